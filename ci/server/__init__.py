@@ -1,0 +1,1 @@
+"""Everything with state. No HTTP serving, no HTML, no Docker."""

@@ -1,0 +1,1 @@
+"""Where repos live: one file a forge; forges do not know one another."""

@@ -1,0 +1,1 @@
+"""The one door to the database: plain functions over one connection."""

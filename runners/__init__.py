@@ -1,0 +1,1 @@
+"""Our agent on a machine: supervisor, job processes and the engines they start containers with."""

@@ -1,0 +1,1 @@
+"""Everything that speaks HTTP: hooks, JSON API, sockets, pages, git."""
