@@ -20,11 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ci.errors import Conflict, NotFound, ShipwayError, Unavailable
 from ci.protocol import Stream
 from ci.server import log_file, log_index
+from ci.server.clock import Clock
 from ci.server.log_file import LogFile
 
 SYNC_SECONDS = 0.05
@@ -39,10 +39,6 @@ _SYNC_THREADS = 4
 #: Bytes this near to the end are taken to be in memory still, and read without a thread.
 _HOT_BYTES = 1 << 20
 _SUFFIX = {Stream.BYTES: "log", Stream.MARKS: "marks"}
-
-
-class Clock(Protocol):
-    def now(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +221,7 @@ class Logs:
                 return None
             raise Conflict(f"The log of {key} was closed with {file.synced} bytes, not {size}.")
         if file.written < size:
-            return file.written
+            return file.synced
         await self._catch_up(key, log)
         if (file.written, file.crc32) != (size, crc32):
             file.reset()
