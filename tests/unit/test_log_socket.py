@@ -336,6 +336,8 @@ class CuttingProxy:
                 left -= len(data)
         except ConnectionError:
             return
+        if left:
+            writer.close()  # the other side has ended in order
 
 
 async def ship(host: Host, port: int, data: bytes) -> int:
