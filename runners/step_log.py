@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ci.errors import Unavailable
@@ -70,6 +71,7 @@ class StepLog:
         self._pipeline = pipeline
 
     def write(self, data: bytes) -> None:
+        """Raises Unavailable where the disk is full: the step cannot go on."""
         self._pipeline.write(data)
 
     def note(self, text: str) -> None:
@@ -77,8 +79,12 @@ class StepLog:
         self._pipeline.note(text)
 
     def close(self) -> LogEnded:
-        """The output has ended. Everything is on the disk when this returns; to be called once."""
-        self._pipeline.finish()
+        """The output has ended. Everything is on the disk when this returns; to be called once.
+
+        Where the disk is full this is the end of what could be kept; `write` has raised it already.
+        """
+        with suppress(Unavailable):
+            self._pipeline.finish()
         kept, marks = self._streams.bytes, self._streams.marks
         kept.close()
         marks.close()

@@ -18,7 +18,7 @@ SERVER_RINGS = (
     ("queue", "outbox", "logs", "forges"),
     ("store",),
     ("models", "vault", "auth", "bus"),
-    ("config",),
+    ("config", "clock"),
 )
 #: Third-party modules that only one door may import.
 DOORS = {

@@ -155,9 +155,10 @@ def test_a_damaged_journal_ends_before_the_damage(folder: Path, writer: SpoolWri
     reader.close()
 
 
-def test_a_log_is_masked_bytes_and_marks_with_their_offsets(writer: SpoolWriter, reader: SpoolReader) -> None:
+def test_a_log_is_masked_bytes_and_marks_with_their_offsets(folder: Path) -> None:
     now = 100.0
-    writer._clock = lambda: now
+    writer = SpoolWriter.create(folder, clock=lambda: now)
+    reader = SpoolReader(folder)
     log = writer.open_log(4, masks=("hunter2secret",), token=TOKEN, limit_bytes=1 << 20)
     now = 101.5
     log.write(marks.encode(TOKEN, "b", "0") + b"key hunter2")
@@ -177,6 +178,8 @@ def test_a_log_is_masked_bytes_and_marks_with_their_offsets(writer: SpoolWriter,
     assert reader.steps() == [4]
     assert reader.size(4, Stream.BYTES) == 8
     assert reader.read(4, Stream.BYTES, 4, 3) == b"***"
+    writer.close()
+    reader.close()
 
 
 def test_a_step_without_a_log_is_empty(reader: SpoolReader) -> None:
@@ -291,3 +294,35 @@ def test_a_silent_supervisor_is_noticed_without_comparing_clocks(tmp_path: Path)
     assert watch.silent_seconds() == 0.0
     now = 21.0
     assert watch.silent_seconds() == 1.0
+
+
+def test_a_full_disk_is_told_and_what_was_kept_is_closed_truly(folder: Path) -> None:
+    code = """
+import os, resource, signal, sys, zlib
+from pathlib import Path
+from ci.errors import Unavailable
+from runners.spool import SpoolWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+writer = SpoolWriter.create(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+log = writer.open_log(1, masks=(), token="0" * 32, limit_bytes=1 << 20)
+for _ in range(3):
+    try:
+        log.write(b"x" * 600)
+    except Unavailable as error:
+        print(error)
+print(log.close().model_dump_json())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, timeout=30, check=True
+    )
+    first, *_, ended = done.stdout.decode().splitlines()
+    assert first.startswith("The log cannot be kept in") and first.endswith("File too large.")
+    assert json.loads(ended) == {
+        "type": "log_ended",
+        "step": 1,
+        "size": 1000,
+        "crc32": zlib.crc32(b"x" * 1000),
+        "marks_size": 0,
+        "marks_crc32": 0,
+    }

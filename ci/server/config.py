@@ -1,0 +1,180 @@
+"""What can be set, in one table; and `Settings`, the values of one server.
+
+Each setting is a key of `shipway.toml` and, in capitals behind `SHIPWAY_`, a variable of the environment.
+A command line flag wins over the environment, which wins over the file, which wins over the default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ci.errors import Invalid
+
+FILE_NAME = "shipway.toml"
+PREFIX = "SHIPWAY_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    name: str
+    type: type
+    default: Any
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    help: str
+
+
+SETTINGS = (
+    Setting(
+        name="data_dir",
+        type=Path,
+        default=Path("shipway-data"),
+        help="The folder with everything worth keeping: database, logs, git "
+        "repositories, keys. Back this up.",
+    ),
+    Setting(
+        name="host",
+        type=str,
+        default="127.0.0.1",
+        help="The address to listen on. Anything but loopback shows the server to others.",
+    ),
+    Setting(name="port", type=int, default=8000, help="The TCP port to listen on; 0 takes a free one."),
+    Setting(
+        name="url",
+        type=str,
+        default="",
+        help="How browsers, git and runners reach the server, e.g. `https://ci.example.com`. "
+        "Empty: `http://HOST:PORT`.",
+    ),
+    Setting(
+        name="runner",
+        type=str,
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="Whether the server starts a runner of its own: `auto` where a container engine answers.",
+    ),
+    Setting(
+        name="hook_max_bytes",
+        type=int,
+        default=5 << 20,
+        unit="bytes",
+        help="A webhook with a larger body is refused before it is read.",
+    ),
+    Setting(
+        name="disconnect_limit_seconds",
+        type=int,
+        default=900,
+        unit="seconds",
+        help="How long a runner without contact to the server lets steps run before it kills them.",
+    ),
+    Setting(
+        name="session_days",
+        type=int,
+        default=30,
+        unit="days",
+        help="How long a browser stays signed in.",
+    ),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    data_dir: Path
+    host: str
+    port: int
+    url: str
+    runner: str
+    hook_max_bytes: int
+    disconnect_limit_seconds: int
+    session_days: int
+
+    @classmethod
+    def load(
+        cls,
+        environ: Mapping[str, str],
+        overrides: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
+    ) -> Settings:
+        """Read flags, environment and file. Raises Invalid with every name that is not known.
+
+        The file is the one that `SHIPWAY_CONFIG` names (it must exist), else `shipway.toml` in `folder`.
+        Overrides that are None count as not given.
+        """
+        values = {setting.name: setting.default for setting in SETTINGS}
+        values |= _from_file(environ, folder or Path.cwd())
+        values |= _from_environ(environ)
+        for name, value in (overrides or {}).items():
+            if value is not None:
+                values[name] = _convert(_known(name, "a flag"), value, f"--{name.replace('_', '-')}")
+        values["url"] = values["url"].rstrip("/") or _own_url(values["host"], values["port"])
+        values["data_dir"] = values["data_dir"].expanduser().absolute()
+        return cls(**values)
+
+
+def _own_url(host: str, port: int) -> str:
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _from_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    named = environ.get(f"{PREFIX}CONFIG", "")
+    path = Path(named) if named else folder / FILE_NAME
+    if not named and not path.exists():
+        return {}
+    try:
+        found = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise Invalid(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise Invalid(f"{path} is no TOML: {error}") from error
+    return {
+        name: _convert(_known(name, str(path)), value, f"{path}: {name}") for name, value in found.items()
+    }
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for variable, text in environ.items():
+        name = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
+            continue
+        if name in _BY_NAME:
+            values[name] = _convert(_BY_NAME[name], text, variable)
+        elif get_close_matches(name, _BY_NAME, 1, 0.85):
+            # Other SHIPWAY_ variables may be the runner's or a test's; a near miss is a slip.
+            _known(name, "the environment")
+    return values
+
+
+def _known(name: str, place: str) -> Setting:
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    nearest = get_close_matches(name, _BY_NAME, 1, 0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(_BY_NAME)}"
+    raise Invalid(f"{place}: unknown setting {name!r}; {hint}")
+
+
+def _convert(setting: Setting, value: Any, place: str) -> Any:
+    if setting.type is int:
+        return _integer(value, place)
+    if not isinstance(value, (str, Path)):
+        raise Invalid(f"{place} must be a text, not {value!r}")
+    if setting.choices and value not in setting.choices:
+        raise Invalid(f"{place} must be one of {', '.join(setting.choices)}, not {str(value)!r}")
+    return setting.type(value)
+
+
+def _integer(value: Any, place: str) -> int:
+    try:
+        number = int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else -1
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise Invalid(f"{place} must be a whole number from 0, not {value!r}")
+    return number

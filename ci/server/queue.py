@@ -1,0 +1,193 @@
+"""The queue: pending jobs and fenced leases (law 3). The database is it; nothing waits in memory.
+
+Theory of operation. `take` leases the oldest jobs that fit, each under a new epoch; nothing may start yet.
+`accept` stores the runner's acknowledgement and only then answers Begin: a lease that dies before is
+requeued freely, one that dies after it has lost an execution (store/attempts.py decides what follows).
+
+A lease ages by stored ticks, not by time: `age_leases` runs every 5 s and, in one transaction, first counts
+every heartbeat that came since the last pass and then adds a tick to the other leases; at twelve ticks a
+lease is lost. So a server that stands still, starts or cannot commit ages nothing: no pass, no tick. After
+a standstill the sockets are still full of heartbeats, so the first pass after one only stores them.
+"""
+
+from __future__ import annotations
+
+import hmac
+from itertools import islice
+
+from ci.protocol import Assign, Begin, Lease
+from ci.server.bus import Bus, job_topics
+from ci.server.clock import Clock
+from ci.server.models import Job, Runner
+from ci.server.store import attempts, jobs, repos, runners
+from ci.server.store.database import Connection, Store
+from ci.server.vault import Vault
+from ci.spec import JobSpec
+from ci.status import Status
+
+TICK_SECONDS = 5.0
+LOST_AFTER_TICKS = 12
+#: A longer pause than this between two passes is a standstill.
+STANDSTILL_SECONDS = 2 * TICK_SECONDS
+CLONE_USER = "job"
+
+
+class Queue:
+    def __init__(self, store: Store, bus: Bus, clock: Clock, vault: Vault) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._vault = vault
+        self._beats: dict[int, set[Lease]] = {}  #: heard since the last pass, by runner
+        self._last_pass: float | None = None
+        self._last_tick = float("-inf")
+
+    async def take(self, runner_id: int, free: int) -> list[Assign]:
+        """Lease up to `free` jobs whose labels the runner has, oldest first; none while it drains."""
+
+        def lease(connection: Connection) -> list[tuple[Job, str | None]]:
+            runner = runners.find(connection, runner_id)
+            if runner is None or runner.is_draining:
+                return []
+            ids = list(islice(jobs.fitting(connection, runner.labels), max(free, 0)))
+            granted = [jobs.grant(connection, job_id, runner_id, runner.name) for job_id in ids]
+            return [(job, self._clone_token(connection, job)) for job in granted if job is not None]
+
+        if free <= 0:
+            return []
+        leased = await self._store.write(lease)
+        for job, _ in leased:
+            self._bus.publish(*job_topics(job.id, job.build_id))
+        return [_assign(job, token) for job, token in leased]
+
+    async def accept(self, runner_id: int, lease: Lease) -> Begin | None:
+        """Store the acknowledgement; None where the lease is over and nothing may start. Idempotent."""
+
+        def note(connection: Connection) -> Job | None:
+            job = jobs.current(connection, runner_id, lease)
+            if job is not None:
+                attempts.accept(connection, job, self._clock.now())
+            return job
+
+        job = await self._store.write(note)
+        if job is None:
+            return None
+        self._bus.publish(*job_topics(job.id, job.build_id))
+        return Begin(lease=lease)
+
+    async def holds(self, runner_id: int, lease: Lease) -> bool:
+        """Whether this very lease is this runner's, acknowledged and not over: what the log socket asks."""
+        job = await self._store.read(lambda connection: jobs.current(connection, runner_id, lease))
+        return job is not None and job.is_accepted
+
+    # --- age ------------------------------------------------------------------------------------
+
+    def heartbeat(self, runner_id: int, leases: tuple[Lease, ...]) -> None:
+        """Heard of these leases; stored by the next pass."""
+        self._beats.setdefault(runner_id, set()).update(leases)
+
+    async def age_leases(self) -> int:
+        """One pass; returns how many executions it lost or took back. Call it every TICK_SECONDS."""
+        start = self._clock.monotonic()
+        stood_still = self._last_pass is None or start - self._last_pass >= STANDSTILL_SECONDS
+        is_ticking = not stood_still and start - self._last_tick >= 0.99 * TICK_SECONDS
+        beats, self._beats = self._beats, {}
+        try:
+            lost = await self._store.write(lambda connection: self._pass(connection, beats, is_ticking))
+        except BaseException:
+            # Not stored: the pass ages nothing, and what was heard is heard in the next one.
+            for runner_id, leases in beats.items():
+                self._beats.setdefault(runner_id, set()).update(leases)
+            raise
+        self._last_pass = self._clock.monotonic()
+        if is_ticking:
+            self._last_tick = start
+        for job in lost:
+            self._bus.publish(*job_topics(job.id, job.build_id), "queue", f"runner:{job.runner_id}")
+        return len(lost)
+
+    def _pass(self, connection: Connection, beats: dict[int, set[Lease]], is_ticking: bool) -> list[Job]:
+        now = self._clock.now()
+        if is_ticking:
+            jobs.tick(connection)
+        for runner_id, leases in beats.items():
+            jobs.refresh(connection, runner_id, leases)
+            runners.seen(connection, runner_id, now)
+        lost = jobs.aged(connection, LOST_AFTER_TICKS)
+        for job in lost:
+            runner = runners.find(connection, job.runner_id or 0)
+            name = runner.name if runner else "(removed)"
+            silence = TICK_SECONDS * LOST_AFTER_TICKS
+            attempts.lose(connection, job, f"runner {name} was not heard of for {silence:.0f} s", now)
+        return lost
+
+    # --- credentials for the clone ------------------------------------------------------------------
+
+    def _clone_token(self, connection: Connection, job: Job) -> str | None:
+        """Read access to the job's repo in the built-in git, as long as this execution is leased."""
+        repo_id = jobs.repo_id_of(connection, job.id or 0)
+        repo = repos.by_id(connection, repo_id or 0)
+        if repo is None or repo.forge != repos.BUILTIN:
+            return None
+        return f"{job.id}.{job.attempt}.{self._clone_mac(repo_id or 0, job.id or 0, job.attempt)}"
+
+    def _clone_mac(self, repo_id: int, job_id: int, attempt: int) -> str:
+        return self._vault.mac("clone", f"{repo_id}/{job_id}/{attempt}")
+
+    async def check_clone_token(self, repo_id: int, token: str) -> bool:
+        """Whether `token`, the password of the user `job`, may read this repo now."""
+        job_text, _, rest = token.partition(".")
+        attempt_text, _, mac = rest.partition(".")
+        if not (_is_number(job_text) and _is_number(attempt_text)):
+            return False
+        job_id, attempt = int(job_text), int(attempt_text)
+        if not hmac.compare_digest(mac.encode(), self._clone_mac(repo_id, job_id, attempt).encode()):
+            return False
+        job = await self._store.read(lambda connection: jobs.find(connection, job_id))
+        return job is not None and job.attempt == attempt and job.runner_id is not None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
+def _assign(job: Job, clone_token: str | None) -> Assign:
+    return Assign(
+        lease=jobs.lease_of(job),
+        spec=JobSpec.model_validate(job.spec),
+        credentials=(CLONE_USER, clone_token) if clone_token else None,
+        masks=(clone_token,) if clone_token else (),
+    )
+
+
+# --- why it waits (law 10) --------------------------------------------------------------------------
+
+
+def why_waiting(connection: Connection, job: Job) -> str:
+    """The sentence for a job that does not run; empty for one that does or has ended."""
+    if job.status != Status.PENDING.value:
+        return job.reason if job.status in (Status.BLOCKED.value, Status.WAITING.value) else ""
+    everyone = runners.all_runners(connection)
+    if job.runner_id is not None:
+        name = next((runner.name for runner in everyone if runner.id == job.runner_id), "a runner")
+        return f"offered to {name}, which has not answered yet"
+    if not everyone:
+        return "no runner is registered yet: add one on the page Runners"
+    wanted = job.spec.get("labels") or {}
+    fit = [runner for runner in everyone if jobs.is_fit(wanted, runner.labels)]
+    if not fit:
+        needs = ", ".join(f"{name}={value}" for name, value in sorted(wanted.items()))
+        return f"no runner matches: the job needs the label {needs}"
+    return _why_busy(connection, job, fit)
+
+
+def _why_busy(connection: Connection, job: Job, fit: list[Runner]) -> str:
+    names = ", ".join(runner.name for runner in fit[:5])
+    connected = [runner for runner in fit if runner.is_connected]
+    if not connected:
+        return f"no runner that matches is connected ({names})"
+    if all(runner.is_draining for runner in connected):
+        return f"every runner that matches is draining ({names})"
+    ahead = jobs.pending_before(connection, job.id or 0)
+    queued = f"; {ahead} older {'job waits' if ahead == 1 else 'jobs wait'} too" if ahead else ""
+    return f"waiting for a free place on {names}{queued}"

@@ -1,0 +1,198 @@
+"""Jobs and steps as rows: made, leased, moved on. Every status goes through `advance`.
+
+A job is leased while `runner_id` is set: `pending` until the runner's acknowledgement is stored, then
+`running`. The number of the grant, `epoch`, only grows; with the attempt it fences every later write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, func, select, update
+
+from ci.protocol import Lease
+from ci.server.models import Attempt, Job, Step
+from ci.server.store.tables import ATTEMPT, BUILD, JOB, STEP, add, add_if_new, changed, many, one
+from ci.spec import JobSpec
+from ci.status import Status, may_advance
+
+
+def add_job(connection: Connection, build_id: int, position: int, spec: JobSpec, now: float) -> int:
+    job = Job(
+        build_id=build_id,
+        position=position,
+        name=spec.name,
+        slug=spec.slug,
+        spec=spec.model_dump(mode="json"),
+        status=Status.PENDING.value,
+        created_at=now,
+    )
+    job_id = add(connection, job)
+    add_steps(connection, job_id, 1, spec)
+    return job_id
+
+
+def add_steps(connection: Connection, job_id: int, attempt: int, spec: JobSpec) -> None:
+    for step in spec.steps:
+        status = Status.WAITING if step.depends_on else Status.PENDING
+        row = Step(
+            job_id=job_id,
+            attempt=attempt,
+            number=step.number,
+            name=step.name,
+            slug=step.slug,
+            kind=step.kind.value,
+            image=step.image,
+            status=status.value,
+        )
+        add(connection, row)
+
+
+def find(connection: Connection, job_id: int) -> Job | None:
+    return one(connection, Job, select(JOB).where(JOB.c.id == job_id))
+
+
+def locked(connection: Connection, job_id: int) -> Job | None:
+    """The job, held against other writers until the transaction ends."""
+    return one(connection, Job, select(JOB).where(JOB.c.id == job_id).with_for_update())
+
+
+def current(connection: Connection, runner_id: int, lease: Lease) -> Job | None:
+    """The job, locked, if this very lease of this runner still holds; None: the lease is stale."""
+    job = locked(connection, lease.job)
+    if job is None or (job.runner_id, job.attempt, job.epoch) != (runner_id, lease.attempt, lease.epoch):
+        return None
+    return job
+
+
+def lease_of(job: Job) -> Lease:
+    assert job.id is not None
+    return Lease(job=job.id, attempt=job.attempt, epoch=job.epoch)
+
+
+def of_build(connection: Connection, build_id: int) -> list[Job]:
+    return many(connection, Job, select(JOB).where(JOB.c.build_id == build_id).order_by(JOB.c.position))
+
+
+def steps_of(connection: Connection, job_id: int, attempt: int) -> list[Step]:
+    mine = (STEP.c.job_id == job_id, STEP.c.attempt == attempt)
+    return many(connection, Step, select(STEP).where(*mine).order_by(STEP.c.number))
+
+
+def attempt_row(connection: Connection, job_id: int, attempt: int) -> Attempt | None:
+    mine = (ATTEMPT.c.job_id == job_id, ATTEMPT.c.attempt == attempt)
+    return one(connection, Attempt, select(ATTEMPT).where(*mine))
+
+
+def change_attempt(connection: Connection, job_id: int, attempt: int, **values: Any) -> None:
+    mine = (ATTEMPT.c.job_id == job_id, ATTEMPT.c.attempt == attempt)
+    connection.execute(update(ATTEMPT).where(*mine).values(**values))
+
+
+def repo_id_of(connection: Connection, job_id: int) -> int | None:
+    joined = select(BUILD.c.repo_id).join(JOB, JOB.c.build_id == BUILD.c.id)
+    return connection.execute(joined.where(JOB.c.id == job_id)).scalar_one_or_none()
+
+
+# --- status -----------------------------------------------------------------------------------------
+
+
+def advance(connection: Connection, job: Job, new: Status, **values: Any) -> bool:
+    """Move a job on under its present lease; False where the table or a newer lease forbids it."""
+    fence = (JOB.c.attempt == job.attempt, JOB.c.epoch == job.epoch)
+    return move(connection, JOB, job.id, new, values, fence)
+
+
+def advance_step(connection: Connection, step: Step, new: Status, **values: Any) -> bool:
+    return move(connection, STEP, step.id, new, values)
+
+
+def move(
+    connection: Connection,
+    table: Table,
+    row_id: int | None,
+    new: Status,
+    values: Mapping[str, Any],
+    fence: Sequence[ColumnElement[bool]] = (),
+) -> bool:
+    """Compare-and-set by the one transition table (ci.status): whether the row moved."""
+    sources = [old.value for old in Status if may_advance(old, new)]
+    where = (table.c.id == row_id, table.c.status.in_(sources), *fence)
+    return changed(connection, update(table).where(*where).values(status=new.value, **values)) == 1
+
+
+# --- leases -----------------------------------------------------------------------------------------
+
+
+def fitting(connection: Connection, labels: Mapping[str, str]) -> Iterator[int]:
+    """Ids of pending jobs without a lease that a runner with these labels may take, oldest first."""
+    free = (JOB.c.status == Status.PENDING.value, JOB.c.runner_id.is_(None))
+    rows = connection.execute(
+        select(JOB.c.id, JOB.c.spec["labels"].label("labels")).where(*free).order_by(JOB.c.id)
+    )
+    for row in rows:
+        if is_fit(row.labels or {}, labels):
+            yield row.id
+
+
+def is_fit(wanted: Mapping[str, str], offered: Mapping[str, str]) -> bool:
+    return all(offered.get(name) == value for name, value in wanted.items())
+
+
+def grant(connection: Connection, job_id: int, runner_id: int, runner_name: str) -> Job | None:
+    """Lease the job to a runner under a new epoch; None if somebody was faster."""
+    free = (JOB.c.id == job_id, JOB.c.status == Status.PENDING.value, JOB.c.runner_id.is_(None))
+    values = {"runner_id": runner_id, "epoch": JOB.c.epoch + 1, "is_accepted": False, "lease_ticks": 0}
+    if not changed(connection, update(JOB).where(*free).values(**values)):
+        return None
+    job = locked(connection, job_id)
+    assert job is not None
+    row = Attempt(job_id=job_id, attempt=job.attempt, runner_id=runner_id, runner_name=runner_name)
+    if add_if_new(connection, row) is None:
+        change_attempt(connection, job_id, job.attempt, runner_id=runner_id, runner_name=runner_name)
+    return job
+
+
+def renew(connection: Connection, job: Job) -> Lease:
+    """The same execution under a new epoch, for a runner that is back."""
+    assert job.id is not None
+    held = (JOB.c.id == job.id, JOB.c.epoch == job.epoch)
+    connection.execute(update(JOB).where(*held).values(epoch=job.epoch + 1, lease_ticks=0))
+    return Lease(job=job.id, attempt=job.attempt, epoch=job.epoch + 1)
+
+
+def let_go(connection: Connection, job: Job) -> None:
+    """Take the lease back before anything began: the job waits again, in the same attempt."""
+    held = (JOB.c.id == job.id, JOB.c.epoch == job.epoch, JOB.c.is_accepted.is_(False))
+    connection.execute(update(JOB).where(*held).values(runner_id=None, lease_ticks=0))
+
+
+def leased_to(connection: Connection, runner_id: int) -> list[Job]:
+    mine = JOB.c.runner_id == runner_id
+    return many(connection, Job, select(JOB).where(mine).order_by(JOB.c.id).with_for_update())
+
+
+def refresh(connection: Connection, runner_id: int, leases: Collection[Lease]) -> None:
+    """These leases were heard of: their age starts again."""
+    for lease in leases:
+        fence = (JOB.c.id == lease.job, JOB.c.attempt == lease.attempt, JOB.c.epoch == lease.epoch)
+        mine = JOB.c.runner_id == runner_id
+        connection.execute(update(JOB).where(mine, *fence).values(lease_ticks=0))
+
+
+def tick(connection: Connection) -> None:
+    """Every lease is one tick older."""
+    is_leased = JOB.c.runner_id.is_not(None)
+    connection.execute(update(JOB).where(is_leased).values(lease_ticks=JOB.c.lease_ticks + 1))
+
+
+def aged(connection: Connection, ticks: int) -> list[Job]:
+    """Leases that were not heard of for this many ticks."""
+    is_old = (JOB.c.runner_id.is_not(None), JOB.c.lease_ticks >= ticks)
+    return many(connection, Job, select(JOB).where(*is_old).order_by(JOB.c.id).with_for_update())
+
+
+def pending_before(connection: Connection, job_id: int) -> int:
+    older = (JOB.c.status == Status.PENDING.value, JOB.c.runner_id.is_(None), JOB.c.id < job_id)
+    return connection.execute(select(func.count()).select_from(JOB).where(*older)).scalar_one()

@@ -1,0 +1,86 @@
+"""Runners: who they are and what they last said of themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, select, update
+
+from ci.errors import Conflict, Invalid
+from ci.protocol import Hello
+from ci.server import auth
+from ci.server.models import Runner
+from ci.server.store import codes
+from ci.server.store.tables import RUNNER, add_if_new, changed, many, one
+
+MAX_CAPACITY = 1000
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?\Z")
+
+
+def register(
+    connection: Connection, *, code: str, name: str, labels: Mapping[str, str], capacity: int, now: float
+) -> tuple[int, str]:
+    """Spend a code for (runner id, credential); only the credential's hash is kept."""
+    if not _NAME.match(name):
+        raise Invalid(f"{name!r} cannot be a runner's name: letters, digits, `-`, `_` and `.`, at most 64")
+    if not 1 <= capacity <= MAX_CAPACITY:
+        raise Invalid(f"the capacity of a runner is 1 to {MAX_CAPACITY} jobs, not {capacity}")
+    codes.use_code(connection, codes.RUNNER, code, now)
+    credential = auth.new_token("runner")
+    runner = Runner(
+        name=name,
+        token_hash=auth.token_hash(credential),
+        labels=dict(labels),
+        capacity=capacity,
+        registered_at=now,
+    )
+    runner_id = add_if_new(connection, runner)
+    if runner_id is None:
+        raise Conflict(f"there is a runner {name!r} already; start this one with another --name")
+    return runner_id, credential
+
+
+def by_credential(connection: Connection, credential: str) -> Runner | None:
+    return one(connection, Runner, select(RUNNER).where(RUNNER.c.token_hash == auth.token_hash(credential)))
+
+
+def find(connection: Connection, runner_id: int) -> Runner | None:
+    return one(connection, Runner, select(RUNNER).where(RUNNER.c.id == runner_id))
+
+
+def all_runners(connection: Connection) -> list[Runner]:
+    return many(connection, Runner, select(RUNNER).order_by(RUNNER.c.name))
+
+
+def greet(connection: Connection, runner_id: int, hello: Hello, now: float) -> None:
+    """Keep what the runner says of itself, at each connection."""
+    says = {
+        "labels": dict(hello.labels),
+        "capacity": hello.capacity,
+        "engine": hello.engine,
+        "software": hello.software,
+        "is_connected": True,
+        "seen_at": now,
+    }
+    connection.execute(update(RUNNER).where(RUNNER.c.id == runner_id).values(**says))
+
+
+def disconnected(connection: Connection, runner_id: int, now: float) -> None:
+    mine = RUNNER.c.id == runner_id
+    connection.execute(update(RUNNER).where(mine).values(is_connected=False, seen_at=now))
+
+
+def all_disconnected(connection: Connection) -> None:
+    """What a server that starts knows."""
+    connection.execute(update(RUNNER).values(is_connected=False))
+
+
+def drain(connection: Connection, runner_id: int, *, is_draining: bool) -> bool:
+    """Whether there is such a runner."""
+    mine = RUNNER.c.id == runner_id
+    return changed(connection, update(RUNNER).where(mine).values(is_draining=is_draining)) == 1
+
+
+def seen(connection: Connection, runner_id: int, now: float) -> None:
+    connection.execute(update(RUNNER).where(RUNNER.c.id == runner_id).values(seen_at=now))
