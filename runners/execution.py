@@ -1,0 +1,335 @@
+"""Execution: one attempt of one job, from `engine.prepare` to the last line of its journal.
+
+Theory of operation. `Plan` decides; here each started step is one task, which tells the plan its end and
+lets it decide again at once (law 9). What happened goes to the journal through one thread, in order, so
+that no fsync stands between the end of a step and the start of the next. A `Halt` ends the job early: it
+is set once, nothing starts after it, and all that runs is stopped. `engine.destroy` comes before the
+journal's last line; where it does not succeed that line is never written, and the supervisor, which then
+finds a dead process, removes the attempt before it reports a loss (law 11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from ci.protocol import Change, JobEnded, StepAsks, StepChanged
+from ci.spec import StepKind, StepSpec
+from ci.status import Outcome, Status, of_job
+from runners.clone import Clone, CloneError, fill_workspace
+from runners.ending import End, Halt, end_of
+from runners.engines.base import Engine, EngineError, Exit, Launch, Owner
+from runners.handover import Handover
+from runners.journal import Journal
+from runners.plan import Plan
+from runners.spool import Order, OrderCancel, OrderGranted, OrderKill, SpoolWriter
+from runners.step_log import StepLog
+
+_DESTROY_TRIES = 4
+_STUCK_SECONDS = 20.0
+_ASK_REASON = "waits until the server has recorded its start, because it changes things outside"
+
+
+class Execution:
+    """Runs the attempt of `handover`. For one event loop; `order` and `halt` are called in it."""
+
+    def __init__(
+        self, handover: Handover, spool: SpoolWriter, engine: Engine, make_clone: Callable[[], Clone]
+    ) -> None:
+        self._assign = handover.assign
+        self._spec = handover.assign.spec
+        self._owner = Owner(
+            server=handover.server,
+            runner=handover.runner,
+            job=handover.assign.lease.job,
+            attempt=handover.assign.lease.attempt,
+        )
+        self._spool = spool
+        self._engine = engine
+        self._clone = make_clone() if self._spec.clone else None
+        self._masks = (*self._assign.masks, *(self._clone.masks if self._clone else ()))
+        self._plan = Plan(self._spec)
+        self._journal = Journal(spool, self._journal_broke)
+        self._began = time.monotonic()
+        self._halt: Halt | None = None
+        self._halted = asyncio.Event()
+        self._over = asyncio.Event()
+        self._granted = {step.number: asyncio.Event() for step in self._spec.steps if step.deploy}
+        self._timed_out: set[str] = set()
+        self._ends: dict[str, End] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Returns after the journal's last line. Raises where the attempt cannot be told or cleaned up."""
+        limit = self._spec.timeout_seconds
+        timer = asyncio.get_running_loop().call_later(limit, self.halt, Halt.timeout(limit, self._grace))
+        try:
+            if await self._prepare():
+                self._advance()
+                await self._wait_until_over()
+        finally:
+            timer.cancel()
+            await self._destroy()
+        for task in self._tasks:
+            task.cancel()
+        self._end_what_is_left()
+        self._record(self._job_end())
+        await self._journal.close()
+
+    # --- what comes from outside -----------------------------------------------------------------
+
+    def order(self, order: Order) -> None:
+        match order:
+            case OrderGranted():
+                if order.step in self._granted:
+                    self._granted[order.step].set()
+            case OrderCancel():
+                self.halt(Halt.cancel(order.reason, self._grace))
+            case OrderKill():
+                self.halt(Halt.infra(order.reason))
+
+    def halt(self, halt: Halt) -> None:
+        """End the job early. The first one says why; a later one may only hurry."""
+        if self._over.is_set():
+            return
+        self._halt = self._halt or halt
+        for step in self._plan.end_undecided(halt.undecided_status):
+            self._record_end(step, End(halt.undecided_status, halt.undecided_outcome, halt.reason))
+        self._halted.set()
+        for step in self._spec.steps:
+            if not self._plan.status(step.slug).is_terminal:
+                self._stop(step, halt.grace_seconds)
+        self._look_whether_over()
+
+    # --- the line ----------------------------------------------------------------------------------
+
+    async def _prepare(self) -> bool:
+        """Whether the job may begin."""
+        task = asyncio.ensure_future(self._engine.prepare(self._spec, self._owner))
+        waiter = asyncio.ensure_future(self._halted.wait())
+        await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        if not task.done():
+            task.cancel()
+        try:
+            await task
+        except EngineError as error:
+            self.halt(Halt.infra(str(error)))
+        except asyncio.CancelledError:
+            pass
+        except Exception as error:  # the edge: whatever an engine raises ends the job with a reason
+            self.halt(Halt.infra(_internal(error)))
+        return not self._halted.is_set()
+
+    def _advance(self) -> None:
+        """Look at the plan again: start, skip, hint, stop what only accompanies."""
+        if self._halt is None:
+            for decision in self._plan.decide():
+                if decision.is_start:
+                    self._spawn(self._run_step(decision.step))
+                else:
+                    end = End(Status.SKIPPED, Outcome.SKIPPED, decision.skip_reason)
+                    self._record_end(decision.step, end)
+            for step in self._plan.near():
+                if step.kind is not StepKind.CLONE:
+                    self._engine.ready(step)
+        for step in self._plan.stop_rest():
+            self._stop(step, self._grace)
+        self._look_whether_over()
+
+    def _look_whether_over(self) -> None:
+        if self._plan.is_over:
+            self._over.set()
+
+    async def _wait_until_over(self) -> None:
+        """A halted job does not wait for an engine that does not end its steps."""
+        over = asyncio.ensure_future(self._over.wait())
+        halted = asyncio.ensure_future(self._halted.wait())
+        await asyncio.wait((over, halted), return_when=asyncio.FIRST_COMPLETED)
+        if self._halt is not None:
+            patience = self._halt.grace_seconds + _STUCK_SECONDS if self._halt.grace_seconds else 0
+            await asyncio.wait((over,), timeout=patience)
+        over.cancel()
+        halted.cancel()
+
+    async def _destroy(self) -> None:
+        for again in range(_DESTROY_TRIES):
+            try:
+                return await self._engine.destroy()
+            except EngineError:
+                if again + 1 == _DESTROY_TRIES:
+                    raise
+                await asyncio.sleep(2.0**again)
+
+    # --- a step ------------------------------------------------------------------------------------
+
+    async def _run_step(self, step: StepSpec) -> None:
+        if step.deploy and not await self._is_granted(step):
+            return self._finish(step, None, Exit(code=None, outcome=Outcome.CANCELLED))
+        log: StepLog | None = None
+        timer = self._start_timer(step)
+        try:
+            self._record(StepChanged(step=step.number, status=Status.RUNNING, after_seconds=self._after()))
+            token = secrets.token_hex(16)
+            log = self._open_log(step, token)
+            exit_ = await self._start(step, log, token)
+        except (EngineError, CloneError) as error:
+            exit_ = Exit(code=None, outcome=Outcome.INFRA, reason=str(error))
+        except Exception as error:  # the edge: whatever goes wrong with a step is its end, with a reason
+            exit_ = Exit(code=None, outcome=Outcome.INFRA, reason=_internal(error))
+        finally:
+            if timer:
+                timer.cancel()
+        self._finish(step, log, exit_)
+
+    def _open_log(self, step: StepSpec, token: str) -> StepLog:
+        return self._spool.open_log(
+            step.number, masks=self._masks, token=token, limit_bytes=step.limits.log_bytes
+        )
+
+    def _start(self, step: StepSpec, log: StepLog, token: str) -> Awaitable[Exit]:
+        if step.kind is StepKind.CLONE:
+            if self._clone is None:
+                raise EngineError("the job has a clone step but does not say what to clone")
+            return fill_workspace(self._clone, self._engine, log)
+        loop = asyncio.get_running_loop()
+
+        def on_started() -> None:
+            loop.call_soon_threadsafe(self._started, step)
+
+        environment = {**self._spec.environment, **step.environment}
+        launch = Launch(
+            step=step, environment=environment, mark_token=token, output=log, on_started=on_started
+        )
+        return self._engine.run(launch)
+
+    def _started(self, step: StepSpec) -> None:
+        self._plan.started(step.slug)
+        self._advance()
+
+    def _start_timer(self, step: StepSpec) -> asyncio.TimerHandle | None:
+        if step.timeout_seconds is None:
+            return None
+
+        def time_out() -> None:
+            self._timed_out.add(step.slug)
+            self._stop(step, self._grace)
+
+        return asyncio.get_running_loop().call_later(step.timeout_seconds, time_out)
+
+    async def _is_granted(self, step: StepSpec) -> bool:
+        """Ask, and wait for the server's word or the end of the job (law 3)."""
+        after = self._after()
+        self._record(
+            StepChanged(step=step.number, status=Status.WAITING, reason=_ASK_REASON, after_seconds=after)
+        )
+        self._record(StepAsks(step=step.number, after_seconds=after))
+        grant = asyncio.ensure_future(self._granted[step.number].wait())
+        halted = asyncio.ensure_future(self._halted.wait())
+        await asyncio.wait((grant, halted), return_when=asyncio.FIRST_COMPLETED)
+        is_granted = grant.done() and not halted.done()
+        grant.cancel()
+        halted.cancel()
+        return is_granted
+
+    def _finish(self, step: StepSpec, log: StepLog | None, exit_: Exit) -> None:
+        end = end_of(
+            step,
+            exit_,
+            self._halt,
+            is_timed_out=step.slug in self._timed_out,
+            is_stopped_with_job=self._plan.is_stopped_with_job(step.slug),
+        )
+        self._plan.ended(step.slug, end.status)
+        self._record_end(step, end, exit_.code, log)
+        self._advance()
+
+    def _stop(self, step: StepSpec, grace_seconds: float) -> None:
+        if step.kind is StepKind.CLONE:
+            if self._clone:
+                self._clone.abort()
+            return
+        self._spawn(self._engine.stop(step.slug, grace_seconds))
+
+    # --- the journal -------------------------------------------------------------------------------
+
+    def _record(self, change: Change) -> None:
+        self._journal.put(lambda: change)
+
+    def _record_end(
+        self, step: StepSpec, end: End, exit_code: int | None = None, log: StepLog | None = None
+    ) -> None:
+        self._ends[step.slug] = end
+        if log is not None:
+            self._journal.put(log.close)
+        self._record(
+            StepChanged(
+                step=step.number,
+                status=end.status,
+                outcome=end.outcome,
+                reason=end.reason,
+                exit_code=exit_code,
+                after_seconds=self._after(),
+            )
+        )
+
+    def _end_what_is_left(self) -> None:
+        """After a halt and `destroy`: steps whose engine never said how they ended."""
+        for step in self._spec.steps:
+            if not self._plan.status(step.slug).is_terminal and self._halt is not None:
+                self._plan.ended(step.slug, self._halt.status)
+                self._record_end(step, End(self._halt.status, self._halt.outcome, self._halt.reason))
+
+    def _job_end(self) -> JobEnded:
+        status, halt = self._plan.fold(), self._halt
+        if halt is not None:
+            status = of_job([(status, False), (halt.status, False)])
+            end = End(status, halt.outcome, halt.reason)
+        else:
+            end = self._worst_end(status)
+        return JobEnded(
+            status=status, outcome=end.outcome, reason=end.reason, after_seconds=self._after()
+        )
+
+    def _worst_end(self, status: Status) -> End:
+        """What the first step to end so badly says of itself, named."""
+        for slug, end in self._ends.items():
+            step = self._spec.step(slug)
+            is_forgiven = step.ignore_failure or step.kind is StepKind.SERVICE
+            if end.status is status and status not in (Status.SUCCESS, Status.SKIPPED) and not is_forgiven:
+                return End(status, end.outcome, f"{step.name}: {end.reason}" if end.reason else "")
+        return End(status)
+
+    def _journal_broke(self, error: BaseException) -> None:
+        self.halt(Halt.infra(f"The job's journal cannot be written: {error}"))
+
+    # --- small things ------------------------------------------------------------------------------
+
+    @property
+    def _grace(self) -> float:
+        return float(self._spec.grace_seconds)
+
+    def _after(self) -> float:
+        return time.monotonic() - self._began
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_quiet(coroutine))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _quiet(coroutine: Coroutine[Any, Any, None]) -> None:
+    try:
+        await coroutine
+    except EngineError as error:  # of a `stop`: `destroy` follows anyhow
+        print(f"engine: {error}", file=sys.stderr)
+
+
+def _internal(error: Exception) -> str:
+    traceback.print_exception(error)
+    return f"internal error in the runner: {type(error).__name__}: {error}"
