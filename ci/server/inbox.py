@@ -33,6 +33,8 @@ from ci.server.vault import Vault
 MOVE_SECONDS = 600.0
 #: How long an unreachable forge is asked again before the delivery fails.
 RETRY_SECONDS = 3600.0
+#: A push of more refs than this is a mirror or an import, not somebody's work.
+MAX_EVENTS = 1000
 _SKIP_OPTION = "ci.skip"
 _log = logging.getLogger(__name__)
 
@@ -146,7 +148,7 @@ class Inbox:
     ) -> int:
         """Before git moves any ref of (ref, old, new): make the intent durable. Then `push_done`, always."""
         if not 1 <= len(updates) <= MAX_REFS:
-            raise Invalid(f"a push moves 1 to {MAX_REFS} refs at once, not {len(updates)}")
+            raise Invalid(f"a push moves 1 to {MAX_REFS:,} refs at once, not {len(updates):,}")
         refs = tuple(Update(ref=_utf8(ref), before=old, after=new) for ref, old, new in updates)
         push = Push(push_id=push_id, refs=refs, pusher=sender, options=tuple(_utf8(text) for text in options))
         row_id = await self._store_own(repo_id, push)
@@ -231,7 +233,9 @@ class Inbox:
         try:
             repo = await self._repo(row.repo_id or 0)
             push = parse_push(row.body)
-            for index, update in enumerate(push.refs):
+            if len(push.refs) > MAX_EVENTS:
+                results = [await self._too_many(repo, push)]
+            for index, update in enumerate(push.refs if not results else ()):
                 results.append(await self._event(row, repo, push, index, update, is_final))
             verdict = "\n".join(_sentence(result) for result in results)
         except (_NotYet, Unavailable) as error:
@@ -246,6 +250,21 @@ class Inbox:
         await self._store.write(lambda connection: inbox.settle(connection, row.id or 0, state, verdict))
         self._bus.publish("inbox")
         return results
+
+    async def _too_many(self, repo: Repo, push: Push) -> Result:
+        """A mirror or an import: where its refs stand is noted, and nothing is built."""
+        stand = {update.ref: None if update.is_deletion else update.after for update in push.refs}
+        if repo.forge == repos.BUILTIN:
+            now = await self._builtin.bare(repo.id or 0).refs()
+            stand = {ref: now.get(ref) for ref in stand}
+
+        def note(connection: Connection) -> None:
+            for ref, sha in stand.items():
+                repos.set_ref_sha(connection, repo.id or 0, ref, sha)
+
+        await self._store.write(note)
+        sentence = f"this push moved {len(push.refs):,} refs; of more than {MAX_EVENTS:,} none is built"
+        return Result(ref=f"{len(push.refs):,} refs", sentence=sentence)
 
     async def _event(
         self, row: Row, repo: Repo, push: Push, index: int, update: Update, is_final: bool
@@ -331,8 +350,8 @@ class Inbox:
             gone = [ref for ref in states if ref not in refs and ref not in named]
             if gone:
                 await self._store.write(lambda connection: _forget(connection, repo_id, gone))
-        for start in range(0, len(found), MAX_REFS):
-            part = found[start : start + MAX_REFS]
+        for start in range(0, len(found), MAX_EVENTS):
+            part = found[start : start + MAX_EVENTS]
             push = Push(push_id=f"found-{secrets.token_hex(16)}", refs=part, is_found=True)
             await self.process(await self._store_own(repo_id, push), is_final=True)
 

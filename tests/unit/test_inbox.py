@@ -55,11 +55,11 @@ class Ways:
 
     async def announce(self, *refspecs: str, options: tuple[str, ...] = (), sender: str = "ada") -> int:
         bare = self.forges.builtin.bare(self.repo.id or 0)
-        updates = []
+        updates, stands = [], await bare.refs()
         for refspec in refspecs:
             source, _, ref = refspec.partition(":")
             new = self.work.sha(source) if source else ZERO
-            updates.append((ref, await bare.ref(ref) or ZERO, new))
+            updates.append((ref, stands.get(ref, ZERO), new))
         push_id = f"push-{self.core.clock.seconds}-{len(await self.rows())}"
         return await self.inbox.push_received(self.repo.id or 0, push_id, updates, sender, options)
 
@@ -241,6 +241,28 @@ async def test_several_files_are_several_jobs_and_are_stored_together(ways: Ways
     assert len(await ways.core.jobs_of(build.id or 0)) == 2
     await ways.trigger.rerun(build.id or 0, "bob")
     assert len(await ways.core.jobs_of(2)) == 2
+
+
+async def test_a_mirror_of_a_thousand_refs_moves_and_builds_nothing(ways: Ways) -> None:
+    refs = [f"refs/tags/v{number}" for number in range(1001)]
+    (result,) = await ways.push(*(f"main:{ref}" for ref in refs))
+    assert result.sentence == "this push moved 1,001 refs; of more than 1,000 none is built"
+    await ways.inbox.compare_refs(ways.repo)
+    assert await ways.builds() == []
+    (pushed,) = await ways.push(f"main:{MAIN}")
+    assert pushed.number == 1
+
+
+async def test_a_step_that_is_left_out_says_why_from_the_start(ways: Ways) -> None:
+    tagged = (
+        CONFIG
+        + "  - name: release\n    image: busybox\n    commands: [true]\n    when:\n      - event: tag\n"
+    )
+    ways.work.commit_files({".ci.yml": tagged})
+    await ways.push(f"main:{MAIN}")
+    (job,) = await ways.core.jobs_of(1)
+    step = (await ways.core.steps(job.id or 0))["release"]
+    assert (step.status, step.outcome, bool(step.reason)) == ("skipped", "skipped", True)
 
 
 async def test_names_that_are_no_text_do_no_harm(ways: Ways) -> None:
