@@ -11,11 +11,26 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ci.protocol import Begin, Granted, Held, Lease, Lost, Record, StepAsks, Welcome
+from ci.protocol import Begin, Granted, Held, Lease, Lost, Record, Recorded, StepAsks, Welcome
 from ci.status import Status
 from tests.unit.world import Core, core, ended, hello, job_ended, running, spec
 
-MOVES = ("take", "accept", "hello", "forget", "step", "ask", "end", "lost", "beat", "age", "cancel", "old")
+MOVES = (
+    "begin",
+    "begin",
+    "take",
+    "accept",
+    "hello",
+    "forget",
+    "step",
+    "ask",
+    "end",
+    "lost",
+    "beat",
+    "age",
+    "cancel",
+    "old",
+)
 
 
 class Players:
@@ -35,6 +50,10 @@ class Players:
         leases = self.seen[runner]
         if name == "take":
             leases += [each.lease for each in await self.world.queue.take(runner, 1)]
+        elif name == "begin":
+            for each in await self.world.queue.take(runner, 1):
+                leases.append(each.lease)
+                await self._accept(runner, each.lease)
         elif name == "age":
             await self.world.age(self.random.choice((1, 13)))
         elif name == "cancel":
@@ -43,7 +62,8 @@ class Players:
         elif name in ("hello", "forget"):
             await self._hello(runner, remembers=name == "hello")
         elif leases:
-            lease = self.random.choice(leases) if name == "old" else leases[-1]
+            is_old = name == "old" or self.random.random() < 0.2
+            lease = self.random.choice(leases) if is_old else leases[-1]
             await self._say(name, runner, lease)
 
     async def _cancel(self) -> None:
@@ -76,7 +96,8 @@ class Players:
         begin = await self.world.queue.accept(runner, lease)
         if isinstance(begin, Begin):
             assert self.begun.setdefault(lease.key, runner) == runner, "one execution on two runners"
-            assert (await self.world.job(lease.job)).attempt == lease.attempt
+            job = await self.world.job(lease.job)
+            assert (job.attempt, job.epoch) == (lease.attempt, lease.epoch)
 
     async def _record(self, runner: int, lease: Lease, change: object) -> None:
         job = await self.world.job(lease.job)
@@ -84,8 +105,9 @@ class Players:
         record = Record(lease=lease, seq=from_here + 1, change=change)
         answers = await self.world.lifecycle.apply(runner, record)
         for answer in answers:
-            if isinstance(answer, Granted):
+            if isinstance(answer, Granted | Recorded):
                 assert (job.runner_id, job.epoch, job.attempt) == (runner, lease.epoch, lease.attempt)
+            if isinstance(answer, Granted):
                 self.granted.setdefault(lease.job, set()).add(lease.attempt)
 
     async def check(self) -> None:
@@ -125,6 +147,6 @@ async def _play(moves: list[str], seed: int) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.sampled_from(MOVES), min_size=5, max_size=60), st.integers(0, 1 << 20))
+@given(st.lists(st.sampled_from(MOVES), min_size=10, max_size=60), st.integers(0, 1 << 20))
 def test_leases_attempts_and_epochs_hold_in_any_order(moves: list[str], seed: int) -> None:
     asyncio.run(_play(moves, seed))

@@ -255,6 +255,16 @@ async def test_two_stores_on_one_file_never_lease_a_job_twice(world: Core, tmp_p
     assert len(taken) == len(set(taken)) == 40
 
 
+async def test_a_grant_is_a_compare_and_set(world: Core) -> None:
+    """What a server with READ COMMITTED relies on: it looked, and somebody else was faster."""
+    await world.build()
+    a, b = await world.runner("a"), await world.runner("b")
+    first = await world.store.write(lambda c: jobs.grant(c, 1, a, "a"))
+    assert first is not None and first.runner_id == a
+    assert await world.store.write(lambda c: jobs.grant(c, 1, b, "b")) is None
+    assert (await world.job(1)).runner_id == a
+
+
 # --- words and tokens ---------------------------------------------------------------------------------
 
 
