@@ -26,7 +26,7 @@ from ci.event import Event, Kind
 from ci.server.forges.bare import NO_SHA, Bare, is_ref_name, is_sha
 from ci.server.models import Repo
 
-MAX_REFS = 1000
+MAX_REFS = 100_000
 _BRANCH = "refs/heads/"
 _TAG = "refs/tags/"
 
