@@ -130,6 +130,10 @@ class Shipway:
         assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
         return answer.json()
 
+    def wait_for_runner(self) -> None:
+        """Until one runner is connected and has an engine."""
+        until(lambda: any(row["is_connected"] for row in self.api("GET", "/api/runners")["runners"]), 60)
+
     def raw(self, path: str) -> bytes:
         """The raw log of a step: `ada/app/1/JOB/STEP`."""
         headers = {"Authorization": f"Bearer {self.token}"}
