@@ -1,197 +1,132 @@
-"""The parts of a log's way, each by itself: output pipeline into the spool, log socket into the synced file.
+"""Container to durable log, through both processes and the socket, against `docker run ... > file`.
 
-`scripts/bench logs [--json]`. 100-byte lines; the pipeline masks 50 secrets that do not occur; the socket is
-a real one to a server process of its own, whose clock stops at its answer to CLOSE, after the fdatasync.
+The clock runs from the step's first stored byte to the close of its log, which the server records after
+the last fdatasync. 100-byte lines; interleaved, medians.
+usage: scripts/bench logs [--json]
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import random
-import shutil
-import string
-import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket
-from websockets.asyncio.client import ClientConnection, connect
-
 from bench.report import Report
-from ci.protocol import MAX_PAYLOAD_BYTES, FrameKind, Lease, LogEnded, LogFrame, Stream
-from ci.server.clock import Clock
-from ci.server.logs import Logs
-from runners.spool import SpoolReader, SpoolWriter
-from web.log_socket import LogSocket
+from bench.whole import ROOT, Shipway, Work, pids_with, until
 
 ROUNDS = 5
-LINE = b"a 123456 " + b"." * 80 + b" 123456789\n"
-CHUNK = LINE * 164  # about what one read of an attached container gives
-SIZE = 400 << 20
-WINDOW_BYTES = 4 << 20
-_CRC = struct.Struct("!I")
+SIZE = 512 << 20
+MAX_MEMORY = 64 << 20
+LINE = "." * 99
+SCRIPT = f"yes {LINE} | head -c {SIZE}"
+CONFIG = f"skip_clone: true\nsteps:\n  flood:\n    image: busybox\n    commands: ['{SCRIPT}']\n"
+BASELINE = f"docker run --rm --log-driver none shipway-test/busybox sh -c '{SCRIPT}' > FILE"
 
 
-def main() -> None:
-    if len(sys.argv) > 2 and sys.argv[1] == "--serve":
-        asyncio.run(serve(Path(sys.argv[2])))
-        return
-    report = Report(bench="logs")
-    rates: dict[str, list[float]] = {"file": [], "spool": [], "socket": [], "both": []}
-    memory: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="shipway-bench-") as folder:
-        for number in range(ROUNDS):
-            rates["file"].append(rate_of(plain_file, Path(folder) / "plain"))
-            rates["spool"].append(rate_of(spool, Path(folder) / f"{number}-1"))
-            reader = SpoolReader(Path(folder) / f"{number}-1")
-            with_server = Path(folder) / f"server-{number}"
-            seconds, grown = asyncio.run(ship(reader, with_server, number))
-            rates["socket"].append(SIZE / seconds / 1e6)
-            memory.append(grown / 1e6)
-            reader.delete()
-            shutil.rmtree(with_server)
-    report.add("spool: marks, masks, cap, file", rates["spool"], "MB/s")
-    report.add("socket: spool file to synced file", rates["socket"], "MB/s")
-    report.add("plain file: write 16 KiB, fdatasync at the end", rates["file"], "MB/s")
-    report.ratio("spool", rates["spool"], rates["file"], "the same bytes to a plain file, fdatasync")
-    report.ratio("socket", rates["socket"], rates["file"], "the same bytes to a plain file, fdatasync")
-    report.add("server memory grown in a log", memory, "MB")
+class Memory:
+    """Peak resident bytes of each process of ours above what it had when the watch began."""
+
+    def __init__(self, shipway: Shipway) -> None:
+        assert shipway.server is not None
+        self._server = shipway.server.popen.pid
+        self._runner = str(shipway.data / "runner")
+        self._start: dict[int, int] = {}
+        self.grown: dict[int, int] = {}
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(0.1):
+            for pid in [self._server, *pids_with(self._runner), *pids_with("runners.job")]:
+                resident = _resident(pid)
+                if resident:
+                    first = self._start.setdefault(pid, resident)
+                    self.grown[pid] = max(self.grown.get(pid, 0), resident - first)
 
 
-def rate_of(work: Callable[[Path], None], path: Path) -> float:
-    begin = time.perf_counter()
-    work(path)
-    return SIZE / (time.perf_counter() - begin) / 1e6
-
-
-def chunks() -> Iterator[bytes]:
-    return (CHUNK for _ in range(SIZE // len(CHUNK)))
-
-
-def plain_file(path: Path) -> None:
-    with open(path, "wb", buffering=0) as file:
-        for data in chunks():
-            file.write(data)
-        os.fdatasync(file.fileno())
-    path.unlink()
-
-
-def spool(folder: Path) -> None:
-    letters = random.Random(1)
-    masks = ["".join(letters.choices(string.ascii_letters, k=letters.randint(12, 40))) for _ in range(50)]
-    writer = SpoolWriter.create(folder)
-    log = writer.open_log(1, masks=masks, token="0" * 32, limit_bytes=1 << 40)
-    for data in chunks():
-        log.write(data)
-    writer.record(log.close())
-    writer.close()
-
-
-async def ship(reader: SpoolReader, folder: Path, number: int) -> tuple[float, float]:
-    """Send the spooled log as a runner does; seconds until it is closed, and bytes the server has grown."""
-    (_, end), *_ = reader.changes()
-    assert isinstance(end, LogEnded)
-    lease = Lease(job=number, attempt=1, epoch=1)
-    command = [sys.executable, "-P", "-m", "bench.logs", "--serve", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
-    assert process.stdout is not None
+def _resident(pid: int) -> int:
     try:
-        port = int(process.stdout.readline())
-        before = resident(process.pid)
-        async with connect(f"ws://127.0.0.1:{port}/", compression=None, max_size=None) as connection:
-            begin = time.perf_counter()
-            await send(connection, reader, lease, end)
-            seconds = time.perf_counter() - begin
-        return seconds, peak(process.pid) - before
-    finally:
-        process.terminate()
-        process.wait(10)
-        process.stdout.close()
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * 4096
 
 
-async def send(connection: ClientConnection, reader: SpoolReader, lease: Lease, end: LogEnded) -> None:
-    sent = durable = 0
-    while durable < end.size:
-        while sent < end.size and sent - durable < WINDOW_BYTES:
-            data = reader.read(1, Stream.BYTES, sent, MAX_PAYLOAD_BYTES)
-            await connection.send(LogFrame(FrameKind.CHUNK, lease, 1, Stream.BYTES, sent, data).encode())
-            sent += len(data)
-        durable = (await answer(connection)).offset
-    close = LogFrame(FrameKind.CLOSE, lease, 1, Stream.BYTES, end.size, _CRC.pack(end.crc32))
-    await connection.send(close.encode())
-    while (frame := await answer(connection)).kind is not FrameKind.CLOSED:
-        assert frame.kind is FrameKind.DURABLE
-
-
-async def answer(connection: ClientConnection) -> LogFrame:
-    data = await connection.recv()
-    assert isinstance(data, bytes)
-    return LogFrame.decode(data)
-
-
-def resident(pid: int) -> float:
-    return status(pid, "VmRSS:")
-
-
-def peak(pid: int) -> float:
-    return status(pid, "VmHWM:")
-
-
-def status(pid: int, name: str) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024.0
-    raise ValueError(f"/proc/{pid}/status has no {name}")
-
-
-# --- the server process --------------------------------------------------------------------------
-
-
-async def serve(folder: Path) -> None:
-    logs = Logs(folder, clock=Clock())
-    await logs.start()
-
-    async def holds(runner_id: int, lease: Lease) -> bool:
-        return True
-
-    async def log_closed(lease: Lease, step: int, stream: Stream, size: int, crc32: int) -> bool:
-        return True
-
-    socket = LogSocket(logs, holds=holds, log_closed=log_closed)
-
-    async def endpoint(websocket: WebSocket) -> None:
-        await socket.serve(websocket, 1)
-
-    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
-    server = Told(
-        uvicorn.Config(
-            app,
-            port=0,
-            log_level="error",
-            lifespan="off",
-            ws="websockets-sansio",
-            ws_per_message_deflate=False,
-        )
+def main() -> int:
+    subprocess.run([str(ROOT / "scripts/images")], check=True)
+    report = Report(bench="logs")
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory(prefix="shipway-bench-") as name:
+        folder = Path(name)
+        shipway = Shipway(folder, runner="on")
+        try:
+            shipway.start()
+            shipway.set_up()
+            work = Work(shipway, "ada/app")
+            work.commit({".ci.yml": CONFIG})
+            shipway.wait_for_runner()
+            with Memory(shipway) as memory:
+                for number in range(1, ROUNDS + 1):
+                    theirs.append(_baseline(folder / "file"))
+                    ours.append(_build(shipway, work, number))
+        finally:
+            shipway.end()
+    rate = report.add("container to durable log", ours, "MB/s")
+    report.add("docker run > file", theirs, "MB/s", BASELINE)
+    ratio = report.ratio("container to durable log", ours, theirs, BASELINE)
+    grown = max(memory.grown.values()) / 2**20
+    report.add_value(
+        "memory grown, largest process", grown, [value / 2**20 for value in memory.grown.values()], "MiB", ""
     )
-    await server.serve()
-    await logs.close()
+    return 0 if rate >= 60 and ratio >= 0.2 and grown <= MAX_MEMORY / 2**20 else 1
 
 
-class Told(uvicorn.Server):
-    """Prints its port once it listens."""
+def _baseline(file: Path) -> float:
+    began = time.monotonic()
+    with file.open("wb") as output:
+        command = [
+            "docker",
+            "run",
+            "--rm",
+            "--log-driver",
+            "none",
+            "shipway-test/busybox",
+            "sh",
+            "-c",
+            SCRIPT,
+        ]
+        subprocess.run(command, stdout=output, check=True)
+    seconds = time.monotonic() - began
+    assert file.stat().st_size == SIZE
+    return SIZE / seconds / 1e6
 
-    async def startup(self, sockets: object = None) -> None:
-        await super().startup()
-        print(self.servers[0].sockets[0].getsockname()[1], flush=True)
+
+def _build(shipway: Shipway, work: Work, number: int) -> float:
+    before = _stored(shipway)
+    work.push("--force", work.remote, f"HEAD:refs/heads/round-{number}")
+    until(lambda: _stored(shipway) > before, 60)
+    began = time.monotonic()
+    build = shipway.wait(f"{work.path}/{number}", seconds=120)
+    seconds = time.monotonic() - began
+    assert build["status"] == "success"
+    assert _stored(shipway) - before >= SIZE
+    return SIZE / seconds / 1e6
+
+
+def _stored(shipway: Shipway) -> int:
+    return sum(path.stat().st_size for path in (shipway.data / "logs").rglob("*.log"))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,30 +9,17 @@ arrive, tell), and a doom (the server calls the attempt dead: kill, destroy, dro
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 
 from ci.protocol import (
-    Accept,
     Assign,
-    Cancel,
-    Granted,
-    Held,
-    Lease,
-    LogFrame,
-    Lost,
-    Recorded,
     RunnerMessage,
-    Welcome,
 )
-from runners import spool
-from runners.attempt import Attempt, Phase, lease_of
+from runners.attempt import Attempt
 from runners.handover import Handover
 from runners.machine import Machine
-from runners.processes import kill_job_process, pid_of, watch_exit
 from runners.spawner import Spawner
-from runners.spool import OrderCancel, OrderGranted, OrderKill, SpoolReader, SpoolWriter
 
 KILL_PATIENCE_SECONDS = 20.0
 #: The last output of a dead job gets so long to arrive before its loss is told.
