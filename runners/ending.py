@@ -53,15 +53,11 @@ class Halt:
     @classmethod
     def timeout(cls, limit_seconds: float, grace_seconds: float) -> Halt:
         reason = f"stopped after the job's limit of {duration(limit_seconds)}"
-        return cls(
-            status=Status.FAILURE, outcome=Outcome.TIMEOUT, reason=reason, grace_seconds=grace_seconds
-        )
+        return cls(status=Status.FAILURE, outcome=Outcome.TIMEOUT, reason=reason, grace_seconds=grace_seconds)
 
     @classmethod
     def infra(cls, reason: str, grace_seconds: float = 0.0) -> Halt:
-        return cls(
-            status=Status.ERROR, outcome=Outcome.INFRA, reason=reason, grace_seconds=grace_seconds
-        )
+        return cls(status=Status.ERROR, outcome=Outcome.INFRA, reason=reason, grace_seconds=grace_seconds)
 
     @property
     def undecided_status(self) -> Status:

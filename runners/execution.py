@@ -292,9 +292,7 @@ class Execution:
             end = End(status, halt.outcome, halt.reason)
         else:
             end = self._worst_end(status)
-        return JobEnded(
-            status=status, outcome=end.outcome, reason=end.reason, after_seconds=self._after()
-        )
+        return JobEnded(status=status, outcome=end.outcome, reason=end.reason, after_seconds=self._after())
 
     def _worst_end(self, status: Status) -> End:
         """What the first step to end so badly says of itself, named."""

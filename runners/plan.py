@@ -98,7 +98,8 @@ class Plan:
         return [
             step
             for step in self._steps.values()
-            if step.slug not in self._decided and all(slug in self._decided for slug in self._needs[step.slug])
+            if step.slug not in self._decided
+            and all(slug in self._decided for slug in self._needs[step.slug])
         ]
 
     def fold(self) -> Status:
@@ -123,7 +124,9 @@ class Plan:
             return Decision(step=step, skip_reason=skip)
         if "failure" in step.run_on:
             return Decision(step=step)
-        return Decision(step=step, skip_reason=f"needs {self._steps[culprit].name}, which {self._word(culprit)}")
+        return Decision(
+            step=step, skip_reason=f"needs {self._steps[culprit].name}, which {self._word(culprit)}"
+        )
 
     def _is_bad(self, slug: str) -> bool:
         step, status = self._steps[slug], self._status[slug]

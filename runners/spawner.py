@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -77,8 +78,6 @@ class Spawner:
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin and process.stdout
-    try:
+    with suppress(BrokenPipeError):
         process.stdin.close()
-    except BrokenPipeError:
-        pass
     process.stdout.close()
