@@ -33,6 +33,7 @@ class Attempt:
         self.lease = lease
         self.assign = assign
         self.phase = Phase.OFFERED
+        self.is_accepted = False  #: the acknowledgement is sent on this connection
         self.is_handed = asyncio.Event()
         self.stale_epoch: int | None = None
         self.loss: str | None = None  #: why it is lost, once everything of it is destroyed

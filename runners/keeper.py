@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,8 @@ from runners import spool
 from runners.attempt import Attempt, Phase, lease_of
 from runners.handover import Handover
 from runners.machine import Machine
-from runners.processes import kill_job_process, pid_of, watch_exit
+from runners.processes import kill_job_process, pid_of, watch_bell, watch_exit
+from runners.settings import RunnerSettings
 from runners.spawner import Spawner
 from runners.spool import OrderCancel, OrderGranted, OrderKill, SpoolReader, SpoolWriter
 
@@ -63,13 +63,14 @@ class Keeper:
 
     def __init__(
         self,
-        root: Path,
+        settings: RunnerSettings,
         machine: Machine,
         spawner: Spawner,
         make_handover: Callable[[Assign, Path], Handover],
         talk: Talk,
     ) -> None:
-        self._root = root
+        self._root = settings.spools
+        self._capacity = settings.capacity
         self._machine = machine
         self._spawner = spawner
         self._make_handover = make_handover
@@ -120,11 +121,11 @@ class Keeper:
             if attempt is None:
                 continue
             attempt.renew(lease)
-            if attempt.phase is Phase.OFFERED:
-                self._talk.send(Accept(lease=lease))
+            attempt.is_accepted = False
             attempt.told_loss_at = None
         for lease in message.dead:
             self.dead(lease.key)
+        self.accept_offers()
         self.look_all()
 
     def assigned(self, message: Assign) -> None:
@@ -132,8 +133,18 @@ class Keeper:
         if known is not None and known.phase is not Phase.OFFERED:
             return
         self.attempts[message.lease.key] = Attempt(message.lease, message)
-        self._talk.send(Accept(lease=message.lease))
-        self._talk.on_change()
+        self.accept_offers()
+
+    def accept_offers(self) -> None:
+        """Accept what is offered while there are places. An offer beyond them, made while ours was on its
+        way, waits for one."""
+        used = [each for each in self.attempts.values() if each.takes_a_place]
+        places = self._capacity - sum(each.phase is not Phase.OFFERED or each.is_accepted for each in used)
+        for attempt in used:
+            if places > 0 and attempt.phase is Phase.OFFERED and not attempt.is_accepted:
+                places -= 1
+                attempt.is_accepted = True
+                self._talk.send(Accept(lease=attempt.lease))
 
     def begin(self, lease: Lease) -> None:
         attempt = self._of(lease)
@@ -246,14 +257,7 @@ class Keeper:
         if attempt.spool is None:
             attempt.open(reader)
         attempt.phase = Phase.RUNNING
-        loop = asyncio.get_running_loop()
-
-        def ring() -> None:
-            reader.drain_bell()
-            self._look_at_journal(attempt)
-
-        loop.add_reader(reader.bell_fd, ring)
-        attempt.leave.append(partial(loop.remove_reader, reader.bell_fd))
+        attempt.leave.append(watch_bell(reader, lambda: self._look_at_journal(attempt)))
         pid = pid_of(reader)
         if pid is not None and reader.is_alive():
             attempt.leave.append(watch_exit(pid, lambda: self.look(attempt)))

@@ -64,14 +64,14 @@ class Supervisor:
         self._spawner = Spawner(settings.engine, settings.data)
         self._control = Control(self._hello, self._take)
         talk = Talk(is_open=lambda: self._control.is_open, send=self._control.send, on_change=self._changed)
-        self._keeper = Keeper(settings.spools, self._machine, self._spawner, self._handover, talk)
+        self._keeper = Keeper(settings, self._machine, self._spawner, self._handover, talk)
         self._shipper = LogShipper(self._keeper.attempts.values, self._take_frame)
         self._reaper = Reaper(self._machine, str(credential.runner), self._keeper.may_need, self._ask_dead)
         self._control_link = self._link("control", "/runner/control", self._control)
         self._logs_link = self._link("logs", "/runner/logs", self._shipper)
         self._disconnect_limit = DEFAULT_DISCONNECT_LIMIT_SECONDS
         self._last_contact = time.monotonic()
-        self._offered: int | None = None
+        self._offered = 0  #: what the server may still assign
         self._stops = 0
         self._is_draining = False
         self._done = asyncio.Event()
@@ -136,9 +136,12 @@ class Supervisor:
     def _changed(self) -> None:
         """There may be bytes to ship, and the number of free places may be another."""
         self._shipper.ring()
-        if self._control.is_open and self._free != self._offered:
-            self._offered = self._free
-            self._control.send(Take(free=self._free))
+        free = self._free
+        # The server counts down by itself with each job that it assigns.
+        if self._control.is_open and (free > self._offered or free == 0 < self._offered):
+            self._offered = free
+            self._control.send(Take(free=free))
+        self._keeper.accept_offers()
         if self._stops and not self._keeper.attempts:
             self._done.set()
 
@@ -166,6 +169,7 @@ class Supervisor:
             case Welcome():
                 self._welcome(message)
             case Assign():
+                self._offered = max(0, self._offered - 1)
                 self._keeper.assigned(message)
             case Begin():
                 self._keeper.begin(message.lease)
@@ -185,7 +189,7 @@ class Supervisor:
 
     def _welcome(self, message: Welcome) -> None:
         self._disconnect_limit = message.disconnect_limit_seconds
-        self._offered = None
+        self._offered = 0
         self._is_draining = False
         self._keeper.welcome(message)
 
@@ -204,15 +208,17 @@ class Supervisor:
     # --- loops --------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        """Our sign of life to the server and, through the spools' folder, to our job processes."""
+        """Our sign of life to the server; never behind other messages."""
         while True:
-            await asyncio.to_thread(spool.touch_supervisor, self._settings.spools)
             beat = Heartbeat(leases=self._keeper.leases(), free=self._free)
             self._spawn(self._control.send_now(beat))
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _look(self) -> None:
+        """Look at everything again, and show our job processes that we live."""
         while True:
+            await asyncio.to_thread(spool.touch_supervisor, self._settings.spools)
+            self._spawner.reap()
             self._keeper.look_all()
             self._look_at_contact()
             await asyncio.sleep(LOOK_SECONDS)

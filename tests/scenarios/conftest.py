@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from ci import protocol
 from ci.protocol import (
@@ -132,6 +133,7 @@ class FakeServer:
         self.heartbeats: list[Heartbeat] = []
         self.asked_dead: list[tuple[int, int]] = []
         self.dead: set[tuple[int, int]] = set()
+        self.on_lost: Callable[[], None] = lambda: None
         self.grants_at_once = True
         self.begins_at_once = True
         self.disconnect_limit_seconds = 900.0
@@ -166,7 +168,9 @@ class FakeServer:
             connection.transport.abort()
 
     def add(self, *steps: StepSpec, **spec: object) -> ServerJob:
-        job = ServerJob(len(self.jobs) + 1, JobSpec.model_validate({"name": "j", "slug": "j", **spec, "steps": steps}))
+        job = ServerJob(
+            len(self.jobs) + 1, JobSpec.model_validate({"name": "j", "slug": "j", **spec, "steps": steps})
+        )
         self.jobs[job.number] = job
         return job
 
@@ -202,8 +206,8 @@ class FakeServer:
                 await self._serve_control(connection)
             else:
                 await self._serve_logs(connection)
-        except OSError:
-            return
+        except ConnectionClosed:
+            return  # cut by the runner, or by a test
 
     # --- control -----------------------------------------------------------------------------------
 
@@ -285,6 +289,7 @@ class FakeServer:
     def _lost(self, message: Lost) -> list[ServerMessage]:
         job = self.jobs[message.lease.job]
         if message.lease == job.lease:
+            self.on_lost()
             job.losses.append(message.reason)
             job.attempt, job.is_leased, job.is_accepted = job.attempt + 1, False, False
         return [Dead(attempts=(message.lease.key,))]
@@ -340,10 +345,10 @@ class RunnerProcess:
         self._capacity = capacity
         self.process: asyncio.subprocess.Process | None = None
         data.mkdir()
-        Credential(
-            url=server.url, server=SERVER_ID, runner=RUNNER_ID, name="r", credential=CREDENTIAL
-        ).save(data)
-        self.janitor = FakeJanitor(data / "fake")
+        Credential(url=server.url, server=SERVER_ID, runner=RUNNER_ID, name="r", credential=CREDENTIAL).save(
+            data
+        )
+        self.engine_state = data / "fake"
 
     async def start(self) -> None:
         command = Path(sys.executable).parent / "shipway"
@@ -370,6 +375,9 @@ class RunnerProcess:
 
     def job_pid(self, job: int, attempt: int = 1) -> int:
         return int((self.spool(job, attempt) / "lock").read_text())
+
+    def on_engine(self) -> list[tuple[str, int, int]]:
+        return list(FakeJanitor(self.engine_state).attempts(SERVER_ID))
 
     def spool(self, job: int, attempt: int = 1) -> Path:
         return self.data / "spool" / f"{job}-{attempt}"
