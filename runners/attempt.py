@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import time
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from pydantic import ValidationError
 
 from ci.protocol import Assign, JobEnded, Lease, LogEnded, LogFrame, Record
 from runners.spool import Order, SpoolReader
-from runners.streams import LogStreams
+from runners.streams import STALLED_SECONDS, LogStreams
 
 _LEASE_FILE = "lease"
 
@@ -31,16 +33,20 @@ class Attempt:
         self.lease = lease
         self.assign = assign
         self.phase = Phase.OFFERED
-        self.is_accept_sent = False
+        self.is_accepted = False  #: the acknowledgement is sent on this connection
+        self.is_handed = asyncio.Event()
         self.stale_epoch: int | None = None
-        self.loss: str | None = None
+        self.loss: str | None = None  #: why it is lost, once everything of it is destroyed
+        self.told_loss_at: float | None = None
         self.is_kill_ordered = False
+        self.leave: list[Callable[[], object]] = []  #: ends what watches the spool
         self.spool: SpoolReader | None = None
         self.streams: LogStreams | None = None
         self.waiting_orders: list[Order] = []
         self._sent_seq = -1
         self._recorded_seq = -1
         self._looked_seq = -1
+        self._moved_at = 0.0
 
     @property
     def key(self) -> tuple[int, int]:
@@ -92,19 +98,22 @@ class Attempt:
         """The journal's lines that were not sent under this connection and epoch."""
         if self.spool is None or self.phase is Phase.DOOMED:
             return
+        now = time.monotonic()
+        if self._sent_seq == self._recorded_seq:
+            self._moved_at = now
+        elif now - self._moved_at > STALLED_SECONDS:
+            self._sent_seq, self._moved_at = self._recorded_seq, now
         for seq, change in self.spool.changes(self._sent_seq):
             self._sent_seq = seq
             yield Record(lease=self.lease, seq=seq, change=change)
 
     def recorded(self, seq: int) -> None:
-        self._recorded_seq = max(self._recorded_seq, seq)
-
-    def resend_records(self) -> None:
-        self._sent_seq = self._recorded_seq
-
-    @property
-    def has_unanswered_records(self) -> bool:
-        return self._sent_seq > self._recorded_seq
+        """The server's answer. It may go back, and then we do."""
+        if seq < self._recorded_seq:
+            self._sent_seq = seq
+        self._recorded_seq = seq
+        self._sent_seq = max(self._sent_seq, seq)
+        self._moved_at = time.monotonic()
 
     def next_frames(self) -> list[LogFrame]:
         """One frame, if there is one to send, of each log."""

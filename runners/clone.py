@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 from urllib.parse import urlsplit
@@ -330,10 +330,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _close(pipe: IO[bytes] | None) -> None:
     if pipe is not None:
-        try:
+        with suppress(BrokenPipeError):
             pipe.close()
-        except BrokenPipeError:
-            pass
 
 
 # --- into the workspace --------------------------------------------------------------------------
@@ -370,6 +368,5 @@ async def _pour(clone: Clone, engine: Engine) -> None:
     results = await asyncio.gather(writing, filling, return_exceptions=True)
     # A writer that failed leaves half a stream, and an engine that failed a broken pipe: the cause first.
     causes = [error for error in results if isinstance(error, BaseException)]
-    is_pipe = [isinstance(error.__cause__ or error, BrokenPipeError) for error in causes]
-    for error, is_consequence in sorted(zip(causes, is_pipe, strict=True), key=lambda pair: pair[1]):
-        raise error
+    if causes:
+        raise min(causes, key=lambda error: isinstance(error.__cause__ or error, BrokenPipeError))

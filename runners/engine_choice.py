@@ -1,13 +1,15 @@
-"""Which engine: the one place of a runner that knows their names."""
+"""Which engine: the one place of a runner that knows their names.
+
+Only the chosen one is imported, so that the fake one needs no Docker SDK.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ci.errors import Invalid
 from runners.engines.base import Engine, Janitor
-from runners.engines.docker import DockerEngine, DockerJanitor, DockerSettings
-from runners.engines.fake import FakeEngine, FakeJanitor
 
 NAMES = ("docker", "fake")
 
@@ -18,15 +20,23 @@ def check_name(name: str) -> str:
     return name
 
 
-def open_engine(name: str, data: Path) -> Engine:
-    """For one attempt, in its job process."""
+def load_engine(name: str) -> Callable[[Path], Engine]:
+    """Import it now; what is returned opens it for one attempt, given the runner's data folder."""
     if check_name(name) == "fake":
-        return FakeEngine(data / "fake")
-    return DockerEngine(DockerSettings())
+        from runners.engines.fake import FakeEngine
+
+        return lambda data: FakeEngine(data / "fake")
+    from runners.engines.docker import DockerEngine, DockerSettings
+
+    return lambda data: DockerEngine(DockerSettings())
 
 
 def open_janitor(name: str, data: Path) -> Janitor:
     """For the supervisor, across attempts."""
     if check_name(name) == "fake":
+        from runners.engines.fake import FakeJanitor
+
         return FakeJanitor(data / "fake")
+    from runners.engines.docker import DockerJanitor, DockerSettings
+
     return DockerJanitor(DockerSettings())

@@ -16,7 +16,8 @@ from pathlib import Path
 from ci.errors import ShipwayError
 from runners.clone import Clone
 from runners.ending import Halt, duration
-from runners.engine_choice import open_engine
+from runners.engine_choice import load_engine
+from runners.engines.base import Engine
 from runners.execution import Execution
 from runners.handover import HOLDING, Handover
 from runners.spool import SpoolWriter, SupervisorWatch
@@ -25,7 +26,7 @@ _LOOKS_PER_LIMIT = 10
 
 
 def main() -> None:
-    engine = sys.argv[1]
+    open_engine = load_engine(sys.argv[1])
     handover = Handover.of_line(sys.stdin.buffer.readline())
     if handover is None:
         return
@@ -36,7 +37,7 @@ def main() -> None:
     sys.stdout.buffer.write(HOLDING)
     sys.stdout.flush()
     _leave_the_supervisor(Path(handover.spool))
-    asyncio.run(_work(engine, handover, spool))
+    asyncio.run(_work(open_engine(Path(handover.data)), handover, spool))
     spool.close()
 
 
@@ -50,14 +51,14 @@ def _leave_the_supervisor(folder: Path) -> None:
         os.close(fd)
 
 
-async def _work(engine: str, handover: Handover, spool: SpoolWriter) -> None:
+async def _work(engine: Engine, handover: Handover, spool: SpoolWriter) -> None:
     data = Path(handover.data)
 
     def make_clone() -> Clone:
         assert handover.assign.spec.clone
         return Clone(handover.assign.spec.clone, data, handover.assign.credentials)
 
-    execution = Execution(handover, spool, open_engine(engine, data), make_clone)
+    execution = Execution(handover, spool, engine, make_clone)
     loop = asyncio.get_running_loop()
 
     def look_at_orders() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from ssl import SSLError
+from typing import Literal
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
@@ -36,7 +37,7 @@ class Link:
         self._url = url
         self._headers = {"Authorization": f"Bearer {credential}"}
         self._serve = serve
-        self._proxy = None if is_loopback else True
+        self._proxy: Literal[True] | None = None if is_loopback else True
         self._connection: ClientConnection | None = None
         self._last_words = ""
 

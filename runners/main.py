@@ -1,1 +1,82 @@
 """`shipway runner`."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ci.errors import Invalid
+from runners import credential as credentials
+from runners.credential import Credential
+from runners.engine_choice import check_name, open_janitor
+from runners.settings import RunnerSettings, default_capacity, default_data, default_name, parse_labels
+from runners.supervisor import Supervisor
+
+
+def runner(
+    server: Annotated[str, typer.Option(help="Address of the Shipway server.")],
+    name: Annotated[str, typer.Option(help="Name on the server's pages. [default: host name]")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="key=value, may be repeated.")] = None,
+    capacity: Annotated[int, typer.Option(help="Jobs at the same time. [default: CPUs]")] = 0,
+    data: Annotated[Path | None, typer.Option(help="Folder for credential, spools and cache.")] = None,
+    engine: Annotated[str, typer.Option(help="What starts containers: docker, or fake.")] = "docker",
+) -> None:
+    """Take jobs from a Shipway server and run their steps in containers on this machine.
+
+    The first time it registers: it reads the one-time code of the page Runners from standard input. SIGTERM
+    or Ctrl-C lets running jobs finish and takes no new ones; a second one kills them.
+    """
+    settings = RunnerSettings(
+        server=server.rstrip("/"),
+        name=name or default_name(),
+        data=data or default_data(),
+        capacity=capacity or default_capacity(),
+        engine=check_name(engine),
+        labels=parse_labels(label or ()),
+    )
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(settings.data)
+    if lock is None:
+        print(f"a runner with this data folder runs already: {settings.data}")
+        return
+    credential = credentials.load(settings) or credentials.register(settings, _read_code(settings))
+    asyncio.run(_supervise(settings, credential))
+    os.close(lock)
+
+
+async def _supervise(settings: RunnerSettings, credential: Credential) -> None:
+    supervisor = Supervisor(settings, credential, open_janitor(settings.engine, settings.data))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.stop)
+    await supervisor.run()
+
+
+def _lock(data: Path) -> int | None:
+    """Held until the process ends: two supervisors would fight over the spools."""
+    fd = os.open(data / "runner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _read_code(settings: RunnerSettings) -> str:
+    if sys.stdin.isatty():
+        print(f"One-time code, from {settings.server}/runners: ", end="", flush=True)
+    code = sys.stdin.readline().strip()
+    if not code:
+        raise Invalid(
+            f"This runner is not registered yet. Make a code on {settings.server}/runners and give it on "
+            f"standard input: echo CODE | shipway runner --server {settings.server}"
+        )
+    return code

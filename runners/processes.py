@@ -13,6 +13,8 @@ from contextlib import suppress
 
 from runners.spool import SpoolReader
 
+RING_PAUSE_SECONDS = 0.005
+
 
 def pid_of(spool: SpoolReader) -> int | None:
     """The process that holds the spool, or held it last."""
@@ -38,11 +40,35 @@ def watch_exit(pid: int, on_exit: Callable[[], None]) -> Callable[[], None]:
 
     def ended() -> None:
         leave()
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
         on_exit()
 
     loop.add_reader(fd, ended)
+    return leave
+
+
+def watch_bell(spool: SpoolReader, on_ring: Callable[[], None]) -> Callable[[], None]:
+    """Call `on_ring` when the bell rings: at once, and then at most every few milliseconds, however small
+    the pieces are that a flood is written in. Returns what ends the watch."""
+    loop = asyncio.get_running_loop()
+    fd = spool.bell_fd
+    pause: asyncio.TimerHandle | None = None
+
+    def listen() -> None:
+        loop.add_reader(fd, ring)
+
+    def ring() -> None:
+        nonlocal pause
+        loop.remove_reader(fd)
+        pause = loop.call_later(RING_PAUSE_SECONDS, listen)
+        spool.drain_bell()
+        on_ring()
+
+    def leave() -> None:
+        loop.remove_reader(fd)
+        if pause:
+            pause.cancel()
+
+    listen()
     return leave
 
 

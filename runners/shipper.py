@@ -11,6 +11,9 @@ from ci.protocol import LogFrame
 from runners.attempt import Attempt
 
 LOOK_AGAIN_SECONDS = 1.0
+#: After a round of little, the next one waits so long: a flood in small pieces goes out in larger ones.
+SMALL_BYTES = 64 * 1024
+PAUSE_SECONDS = 0.005
 
 
 class LogShipper:
@@ -43,7 +46,9 @@ class LogShipper:
     async def _send(self, connection: ClientConnection) -> None:
         while True:
             self._news.clear()
-            if await self._send_round(connection):
+            if sent := await self._send_round(connection):
+                if sent < SMALL_BYTES:
+                    await asyncio.sleep(PAUSE_SECONDS)
                 continue
             try:
                 async with asyncio.timeout(LOOK_AGAIN_SECONDS):
@@ -51,11 +56,12 @@ class LogShipper:
             except TimeoutError:
                 continue
 
-    async def _send_round(self, connection: ClientConnection) -> bool:
+    async def _send_round(self, connection: ClientConnection) -> int:
         """One frame of each stream of each attempt, so that a flood delays no other log for long."""
-        has_sent = False
+        sent = 0
         for attempt in list(self._attempts()):
             for frame in attempt.next_frames():
-                await connection.send(frame.encode())
-                has_sent = True
-        return has_sent
+                data = frame.encode()
+                await connection.send(data)
+                sent += len(data)
+        return sent

@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-from runners.handover import HOLDING, Handover
+from runners.handover import Handover
 
 
 class Spawner:
@@ -19,14 +20,18 @@ class Spawner:
         self._spare: subprocess.Popen[bytes] | None = None
         self._lock = Lock()
         self._is_closed = False
+        self._handed: list[subprocess.Popen[bytes]] = []
 
     async def start_spare(self) -> None:
         await asyncio.to_thread(self._start_spare)
 
-    async def hand(self, handover: Handover) -> subprocess.Popen[bytes] | None:
-        """Give the assignment to a job process. None if it died before it held its spool."""
-        process = await asyncio.to_thread(self._hand, handover)
-        return process
+    async def hand(self, handover: Handover) -> None:
+        """Give the assignment to a job process. Returns when it holds its spool, or has died before."""
+        self._handed.append(await asyncio.to_thread(self._hand, handover))
+
+    def reap(self) -> None:
+        """Forget the job processes that have ended, so that none stays a zombie."""
+        self._handed = [process for process in self._handed if process.poll() is None]
 
     def close(self) -> None:
         """The spare sees the end of its input, and ends."""
@@ -50,20 +55,15 @@ class Spawner:
             return spare
         return self._start()
 
-    def _hand(self, handover: Handover) -> subprocess.Popen[bytes] | None:
+    def _hand(self, handover: Handover) -> subprocess.Popen[bytes]:
         process = self._take()
         assert process.stdin and process.stdout
-        try:
+        with suppress(BrokenPipeError):
             process.stdin.write(handover.to_line())
             process.stdin.flush()
-            is_held = process.stdout.readline() == HOLDING
-        except BrokenPipeError:
-            is_held = False
+            process.stdout.readline()
         _let_go(process)
-        if is_held:
-            return process
-        process.wait()
-        return None
+        return process
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -77,8 +77,6 @@ class Spawner:
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin and process.stdout
-    try:
+    with suppress(BrokenPipeError):
         process.stdin.close()
-    except BrokenPipeError:
-        pass
     process.stdout.close()

@@ -38,7 +38,9 @@ class TreeWriter:
     """Writes to `out`, which needs no seeking. Raises ValueError, as a sentence, for a hostile tree."""
 
     def __init__(self, out: BinaryIO) -> None:
-        self._tar = tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT, bufsize=BLOCK_BYTES)
+        self._tar = tarfile.open(  # noqa: SIM115 - `close` ends it
+            fileobj=out, mode="w|", format=tarfile.GNU_FORMAT, bufsize=BLOCK_BYTES
+        )
         self._now = int(time.time())
         self._folders: set[str] = set()
         self._links: set[str] = set()
