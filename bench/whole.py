@@ -80,11 +80,12 @@ class Process:
 class Shipway:
     """A server on a data folder and a port of its own; may be killed and started again."""
 
-    def __init__(self, folder: Path, runner: str) -> None:
+    def __init__(self, folder: Path, runner: str, public_url: str = "") -> None:
         self.folder = folder
         self.runner_mode = runner
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.public_url = public_url
         self.data = folder / "data"
         self.token = ""
         self.server: Process | None = None
@@ -92,6 +93,8 @@ class Shipway:
 
     def start(self) -> None:
         arguments = ["serve", "--data", str(self.data), "--port", str(self.port)]
+        if self.public_url:
+            arguments += ["--url", self.public_url]
         log = self.folder / "server.log"
         seen = len(log.read_text()) if log.exists() else 0
         self.server = Process([*arguments, "--runner", self.runner_mode], self.folder, log)
