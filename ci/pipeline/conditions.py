@@ -13,6 +13,7 @@ MAX_CONDITIONS = 100
 MAX_PATTERNS = 200
 #: Of all patterns of one file, with their alternatives written out: compiling them takes time.
 MAX_PATTERN_CHARACTERS = 16_000
+_MAX_BAD_PATTERNS = 20
 
 
 def read_when(fields: Fields) -> When:
@@ -94,6 +95,9 @@ def _glob(node: Node, what: str, reader: Reader) -> str:
         glob.compiled(pattern)
     except glob.BadPattern as error:
         reader.problems.error(node.mark, f"{what}: {error}")
+        reader.counts["bad patterns"] += 1
+        if reader.counts["bad patterns"] > _MAX_BAD_PATTERNS:
+            raise ConfigError(reader.problems.in_order) from error
         return ""
     return pattern
 
