@@ -70,7 +70,9 @@ class Clone:
         if not spec.repo_key.replace("-", "").replace("_", "").isalnum():
             raise CloneError(f"The repo's key {spec.repo_key!r} cannot name a cache folder.")
         self._spec = spec
-        self._cache = data / "cache" / "git" / f"{spec.repo_key}.git"
+        # A fetch with a depth cuts the history of the whole cache, so each depth has its own.
+        suffix = "" if spec.depth == 1 else f".depth-{spec.depth}"
+        self._cache = data / "cache" / "git" / f"{spec.repo_key}{suffix}.git"
         self._scratch = data / "cache" / "tmp"
         self._protocols = protocols
         self._header = _header(credentials)
@@ -130,7 +132,7 @@ class Clone:
 
     @property
     def _keep_ref(self) -> str:
-        return f"refs/shipway/{self._spec.depth}/{self._spec.sha}"
+        return f"refs/shipway/commits/{self._spec.sha}"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -141,7 +143,9 @@ class Clone:
             yield
 
     def _has_commit(self) -> bool:
-        """Whether it was fetched before with this depth, whole."""
+        """Whether it was fetched before, whole. A depth over 1 is exact only for the commit last fetched."""
+        if self._spec.depth > 1:
+            return False
         found = self._run(self._cache, "rev-parse", "--quiet", "--verify", f"{self._keep_ref}^{{commit}}")
         return found.returncode == 0
 
@@ -179,7 +183,11 @@ class Clone:
     def _forget_old_commits(self) -> None:
         """Keep the cache from growing for ever: the newest commits stay, the rest is packed away."""
         refs = self._output(
-            self._cache, "for-each-ref", "--sort=-committerdate", "--format=%(refname)", "refs/shipway/"
+            self._cache,
+            "for-each-ref",
+            "--sort=-committerdate",
+            "--format=%(refname)",
+            "refs/shipway/commits/",
         ).split()
         old = [ref for ref in refs[MAX_CACHED_COMMITS:] if ref != self._keep_ref]
         if len(old) < MAX_CACHED_COMMITS:
