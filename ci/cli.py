@@ -18,7 +18,9 @@ def _commands() -> dict[str, EntryPoint]:
 
 
 def _summary(command: Any) -> str:
-    return next(iter((command.__doc__ or "").strip().splitlines()), "")
+    info = getattr(command, "info", None)
+    text = info.help if info is not None else command.__doc__
+    return next(iter((text or "").strip().splitlines()), "")
 
 
 def _print_help(commands: dict[str, EntryPoint]) -> None:
@@ -33,8 +35,12 @@ def _print_help(commands: dict[str, EntryPoint]) -> None:
 def _run(point: EntryPoint, arguments: list[str]) -> int:
     import typer
 
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(point.name)(point.load())
+    loaded = point.load()
+    if isinstance(loaded, typer.Typer):  # a command with commands of its own
+        app = loaded
+    else:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(point.name)(loaded)
     command = typer.main.get_command(app)
     result = command.main(arguments, prog_name=f"shipway {point.name}", standalone_mode=False)
     return result if isinstance(result, int) else 0

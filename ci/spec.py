@@ -38,7 +38,7 @@ class StepSpec(_Data):
 
     `depends_on` holds slugs of steps of the same job, `clone` included where it is waited for; the
     step starts the moment all of them have ended. `run_on` is matched against the worst status of
-    all its ancestors.
+    all its ancestors. A step with a `skip_reason` is in nobody's `depends_on`.
     """
 
     number: int
@@ -54,6 +54,7 @@ class StepSpec(_Data):
     detach: bool = False
     deploy: bool = False  #: has side effects outside: at most once, never retried by us
     timeout_seconds: int | None = None
+    skip_reason: str = ""  #: why it is left out of this build; it is shown and never run
     limits: Limits = Limits()
 
 

@@ -118,6 +118,8 @@ class Plan:
         return has_started or self._status[slug].is_terminal
 
     def _decision(self, step: StepSpec) -> Decision:
+        if step.skip_reason:
+            return Decision(step=step, skip_reason=step.skip_reason)
         culprit = next((slug for slug in self._ancestors[step.slug] if self._is_bad(slug)), None)
         if culprit is None:
             skip = "" if "success" in step.run_on else "runs only after a failure, and nothing failed"

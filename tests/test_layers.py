@@ -12,6 +12,7 @@ PACKAGES = ("ci", "web", "runners", "plugins")
 
 #: Inside ci/server only to the right: a module may import those of later rings, never of earlier ones.
 SERVER_RINGS = (
+    ("commands",),
     ("wiring",),
     ("inbox",),
     ("trigger", "lifecycle"),

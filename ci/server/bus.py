@@ -1,7 +1,8 @@
 """The bus says "look again", and carries no data: the database is the truth (law 1).
 
 Subscribe before the first look, look again at least every 15 s (`LOOK_AGAIN_SECONDS`) whatever rang.
-Topics: "builds" "build:ID" "job:ID" "queue" "runners" "runner:ID" "inbox" "log:JOB/ATTEMPT/STEP".
+Topics: "builds" "build:ID" "job:ID" "queue" "runners" "runner:ID" "inbox" "deliveries"
+"repo:ID" "log:JOB/ATTEMPT/STEP".
 Everything here belongs to one event loop; publish from its thread.
 """
 

@@ -49,7 +49,9 @@ class Queue:
             runner = runners.find(connection, runner_id)
             if runner is None or runner.is_draining:
                 return []
-            ids = list(islice(jobs.fitting(connection, runner.labels), max(free, 0)))
+            # An offer may have crossed an Assign on the wire: what is leased counts, not what was said.
+            places = min(free, runner.capacity - len(jobs.leased_to(connection, runner_id)))
+            ids = list(islice(jobs.fitting(connection, runner.labels), max(places, 0)))
             granted = [jobs.grant(connection, job_id, runner_id, runner.name) for job_id in ids]
             return [(job, self._clone_token(connection, job)) for job in granted if job is not None]
 

@@ -81,8 +81,9 @@ class Store:
         if thread is not None:
             self._requests.put(None)
             await asyncio.to_thread(thread.join)
-        if self._threads is not None:
-            self._threads.shutdown()
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            await asyncio.to_thread(threads.shutdown)
         for engine in (self._writer, self._reader):
             if engine is not None:
                 engine.dispose()

@@ -15,7 +15,7 @@ from ci.protocol import Lease
 from ci.server.models import Attempt, Job, Step
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, STEP, add, add_if_new, changed, many, one
 from ci.spec import JobSpec
-from ci.status import Status, may_advance
+from ci.status import Outcome, Status, may_advance
 
 
 def add_job(connection: Connection, build_id: int, position: int, spec: JobSpec, now: float) -> int:
@@ -36,6 +36,8 @@ def add_job(connection: Connection, build_id: int, position: int, spec: JobSpec,
 def add_steps(connection: Connection, job_id: int, attempt: int, spec: JobSpec) -> None:
     for step in spec.steps:
         status = Status.WAITING if step.depends_on else Status.PENDING
+        if step.skip_reason:
+            status = Status.SKIPPED
         row = Step(
             job_id=job_id,
             attempt=attempt,
@@ -45,6 +47,8 @@ def add_steps(connection: Connection, job_id: int, attempt: int, spec: JobSpec) 
             kind=step.kind.value,
             image=step.image,
             status=status.value,
+            outcome=Outcome.SKIPPED.value if step.skip_reason else None,
+            reason=step.skip_reason,
         )
         add(connection, row)
 

@@ -70,6 +70,10 @@ def set_default_branch(connection: Connection, repo_id: int, branch: str) -> Non
     connection.execute(update(REPO).where(REPO.c.id == repo_id).values(default_branch=branch))
 
 
+def set_private(connection: Connection, repo_id: int, is_private: bool) -> None:
+    connection.execute(update(REPO).where(REPO.c.id == repo_id).values(is_private=is_private))
+
+
 # --- hooks ----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,225 @@
+"""Containers: reads steps and services, in list and in map form."""
+
+from __future__ import annotations
+
+import re
+
+from ci.pipeline import substitute
+from ci.pipeline.conditions import read_when
+from ci.pipeline.fields import Fields, Reader, not_yet_operator
+from ci.pipeline.model import Service, Step
+from ci.pipeline.problems import Mark, shown
+from ci.pipeline.schema import SERVICE, STEP, Section, Shape
+from ci.pipeline.yaml import Mapping, Node, Scalar, Sequence, describe
+
+MAX_NAME = 200
+
+#: [registry/]path[:tag][@digest], as an engine takes it.
+IMAGE = re.compile(
+    r"(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9+.-]*:[0-9a-fA-F]{32,})?\Z",
+    re.ASCII,
+)
+_EXPORTABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def read_steps(pipeline: Fields) -> tuple[Step, ...]:
+    reader = pipeline.reader
+    if "steps" not in pipeline.known:
+        reader.problems.error(pipeline.mark, 'a pipeline needs "steps"')
+        return ()
+    found = _read_all(pipeline, "steps", STEP)
+    if not found and not reader.problems.has_errors:
+        reader.problems.error(pipeline.known["steps"].mark, 'a pipeline needs at least one step in "steps"')
+    return tuple(step for fields, name in found if (step := _step(fields, name)))
+
+
+def read_services(pipeline: Fields) -> tuple[Service, ...]:
+    found = _read_all(pipeline, "services", SERVICE)
+    return tuple(service for fields, name in found if (service := _service(fields, name)))
+
+
+def _read_all(pipeline: Fields, key: str, section: Section) -> list[tuple[Fields, str]]:
+    """The maps under `key` with their names, each name once."""
+    node = pipeline.get(key, Shape.CONTAINERS)
+    if node is None or (isinstance(node, Scalar) and node.is_null):
+        return []
+    seen: dict[str, Mark] = {}
+    found = []
+    for number, (given, mark, item) in enumerate(_items(node, key, pipeline.reader), 1):
+        fields = pipeline.reader.fields(_unwrapped(item, section, pipeline.reader), section)
+        if fields is None:
+            continue
+        name = fields.text("name") or given or f"{key.removesuffix('s')}-{number}"
+        if _is_good_name(name, mark, seen, section, pipeline.reader):
+            found.append((fields, name))
+    return found
+
+
+def _items(node: Node, key: str, reader: Reader) -> list[tuple[str, Mark, Node]]:
+    if isinstance(node, Mapping):
+        return [(name.text, name.mark, item) for name, item in node.entries]
+    if isinstance(node, Sequence):
+        return [("", item.mark, item) for item in node.items]
+    reader.problems.error(node.mark, f'"{key}" is a list or a map, this is {describe(node)}')
+    return []
+
+
+def _unwrapped(node: Node, section: Section, reader: Reader) -> Node:
+    """`- build: {image: ...}` means a step named build: say so, and read on inside."""
+    if not isinstance(node, Mapping) or len(node.entries) != 1:
+        return node
+    key, value = node.entries[0]
+    if key.text in section.keys or not isinstance(value, Mapping):
+        return node
+    message = f'{section.title} in a list has its name as "name": write "- name: {key.text[:60]}"'
+    reader.problems.error(key.mark, message)
+    return value
+
+
+def _is_good_name(name: str, mark: Mark, seen: dict[str, Mark], section: Section, reader: Reader) -> bool:
+    kind = section.title.removeprefix("a ")
+    if len(name) > MAX_NAME:
+        reader.problems.error(mark, f"the name of a {kind} is longer than {MAX_NAME} characters")
+    elif not name.strip() or not name.isprintable():
+        reader.problems.error(mark, f"the name of a {kind} is one line of text, this is {shown(name)}")
+    elif name in seen:
+        message = f"two {kind}s are named {shown(name)}; the other one is in line {seen[name].line}"
+        reader.problems.error(mark, message)
+    elif name == "clone" and kind == "step":
+        reader.problems.error(mark, 'the name "clone" belongs to the step that fills the workspace')
+    else:
+        seen[name] = mark
+        return True
+    return False
+
+
+def _step(fields: Fields, name: str) -> Step | None:
+    image = _image(fields, f"step {shown(name)}")
+    commands = _commands(fields)
+    problems = fields.reader.problems
+    if "commands" not in fields.known and "settings" not in fields.node.by_name:
+        message = (
+            f'step {shown(name)} needs "commands"; to run what the image itself runs is not yet supported'
+        )
+        problems.error(fields.mark, message)
+    elif "commands" in fields.known and not commands and not problems.has_errors:
+        problems.error(fields.known["commands"].mark, f"step {shown(name)} has no command in it")
+    depends_on = fields.known.get("depends_on")
+    return Step(
+        name=name,
+        image=image,
+        mark=fields.mark,
+        commands=commands,
+        environment=_environment(fields),
+        when=read_when(fields),
+        ignore_failure=fields.word("failure") == "ignore",
+        depends_on=fields.texts("depends_on"),
+        depends_on_mark=depends_on.mark if depends_on else None,
+        detach=fields.flag("detach"),
+        deploy=fields.flag("deploy"),
+        timeout_seconds=fields.seconds("timeout"),
+    )
+
+
+def _service(fields: Fields, name: str) -> Service:
+    return Service(
+        name=name,
+        image=_image(fields, f"service {shown(name)}"),
+        mark=fields.mark,
+        commands=_commands(fields),
+        environment=_environment(fields),
+        when=read_when(fields),
+        ignore_failure=fields.word("failure") == "ignore",
+    )
+
+
+def _image(fields: Fields, what: str) -> str:
+    problems = fields.reader.problems
+    if "image" not in fields.known:
+        problems.error(fields.mark, f'{what} needs "image"')
+        return ""
+    image = fields.text("image")
+    if image is not None and "$" not in image and not IMAGE.match(image):
+        problems.error(fields.known["image"].mark, f"{shown(image)} is not the name of an image")
+    return image or ""
+
+
+def _commands(fields: Fields) -> tuple[str, ...]:
+    node = fields.get("commands", Shape.TEXTS)
+    if node is None:
+        return ()
+    nodes = node.items if isinstance(node, Sequence) else (node,)
+    found = [_command(item, fields.reader) for item in nodes]
+    return tuple(command for command in found if command)
+
+
+def _command(node: Node, reader: Reader) -> str:
+    if isinstance(node, Mapping):
+        message = 'a command is text, this is a map: put the line into quotes because of the ": " in it'
+        reader.problems.error(node.mark, message)
+        return ""
+    if isinstance(node, Sequence):
+        reader.problems.error(node.mark, "a command is text, this is a list")
+        return ""
+    for reference in substitute.references(node.text):
+        if not reference.name:
+            reader.problems.error(node.mark, not_yet_operator(reference))
+    if substitute.lone_escape(node.text):
+        reader.problems.warn(node.mark, '"$$" means one "$"; write "$$$$" for the process id of the shell')
+    return node.value
+
+
+# --- environment ----------------------------------------------------------------------------------
+
+
+def _environment(fields: Fields) -> tuple[tuple[str, str], ...]:
+    node = fields.get("environment", Shape.VARIABLES)
+    if node is None or (isinstance(node, Scalar) and node.is_null):
+        return ()
+    if isinstance(node, Mapping):
+        pairs = [(key.text, key.mark, _value(value, key.text, fields.reader)) for key, value in node.entries]
+    elif isinstance(node, Sequence):
+        pairs = [_pair(item, fields.reader) for item in node.items]
+    else:
+        message = f'"environment" is a map or a list of "NAME=value", this is {describe(node)}'
+        fields.reader.problems.error(node.mark, message)
+        return ()
+    found = {name: value for name, mark, value in pairs if _is_variable(name, mark, fields.reader)}
+    return tuple(found.items())
+
+
+def _value(node: Node, name: str, reader: Reader) -> str:
+    if isinstance(node, Mapping) and "from_secret" in node.by_name:
+        reader.problems.error(node.mark, f'"from_secret" of {shown(name)} is not yet supported')
+        return ""
+    if not isinstance(node, Scalar):
+        message = f"the variable {shown(name)} is text; {describe(node)} is not yet supported"
+        reader.problems.error(node.mark, message)
+        return ""
+    return reader.text(node, f"the variable {shown(name)}") or ""
+
+
+def _pair(node: Node, reader: Reader) -> tuple[str, Mark, str]:
+    text = reader.text(node, "a variable")
+    if text is None:
+        return "", node.mark, ""
+    name, equals, value = text.partition("=")
+    if not equals:
+        reader.problems.error(node.mark, f'a variable is "NAME=value", this is {shown(text)}')
+        return "", node.mark, ""
+    return name, node.mark, value
+
+
+def _is_variable(name: str, mark: Mark, reader: Reader) -> bool:
+    if not name:
+        return False
+    if "=" in name or len(name) > MAX_NAME or not name.isprintable() or " " in name:
+        reader.problems.error(mark, f"{shown(name)} is not the name of a variable")
+        return False
+    if name == "CI" or name.startswith("CI_"):
+        reader.problems.warn(mark, f"{name} replaces our variable of that name, for this container only")
+    elif not _EXPORTABLE.match(name):
+        reader.problems.warn(mark, f"no shell can export {shown(name)}; it is set when the container is made")
+    return True

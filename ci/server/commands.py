@@ -1,0 +1,49 @@
+"""Commands of an administrator on the server's machine: they work on the data folder, also while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ci.errors import Invalid
+from ci.server.config import Settings
+from ci.server.wiring import Server
+
+repo = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, help="Add a repo that lives elsewhere."
+)
+
+
+@repo.callback()
+def _group() -> None:
+    """Repos of this server."""
+
+
+@repo.command("add")
+def add(
+    path: Annotated[str, typer.Argument(help="OWNER/NAME on this server")],
+    clone_url: Annotated[str, typer.Option(help="where git fetches it from: http or https")],
+    data: Annotated[Path | None, typer.Option(help="data folder [SHIPWAY_DATA_DIR]")] = None,
+) -> None:
+    """Add a repo that lives elsewhere; prints its webhook and the secret, once."""
+    settings = Settings.load(os.environ, {"data_dir": data})
+    owner, slash, name = path.partition("/")
+    if not slash:
+        raise Invalid(f"{path!r} is not OWNER/NAME")
+    hook_id, secret = asyncio.run(_add(settings, owner, name, clone_url))
+    print(f"hook    {settings.url}/hooks/{hook_id}")
+    print(f"secret  {secret}")
+
+
+async def _add(settings: Settings, owner: str, name: str, clone_url: str) -> tuple[str, str]:
+    server = Server(settings)
+    await server.store.open()
+    try:
+        _, hook_id, secret = await server.inbox.add_plain_repo(owner, name, clone_url)
+    finally:
+        await server.store.close()
+    return hook_id, secret

@@ -1,0 +1,144 @@
+"""A plain repository elsewhere. Its post-receive hook posts the payload of `base` to `/hooks/{hook id}`:
+
+    POST /hooks/{hook id}
+    Content-Type: application/json
+    X-Shipway-Signature: sha256=<hex HMAC-SHA256 of the raw body under the hook's secret>
+
+Nothing in the payload is believed beyond its signature: commits are fetched from the repo's own clone URL.
+`post_receive` makes the ready hook script.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ci.errors import Invalid, Unavailable
+from ci.server.forges.bare import NO_SHA, Bare, GitFailed
+from ci.server.forges.base import Forge, Update
+from ci.server.models import Repo
+
+SIGNATURE_HEADER = "x-shipway-signature"
+FETCH_SECONDS = 300.0
+PROTOCOLS = ("http", "https")
+
+
+def signature(body: bytes, secret: bytes) -> str:
+    return "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+
+
+def is_signed(body: bytes, header: str, secret: bytes) -> bool:
+    """Compares in constant time; an empty secret signs nothing."""
+    return bool(secret) and hmac.compare_digest(header.encode(), signature(body, secret).encode())
+
+
+def check_clone_url(url: str, protocols: Sequence[str] = PROTOCOLS) -> str:
+    """Raises Invalid for what we would never fetch from."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise Invalid(f"{url!r} is no URL: {error}") from error
+    is_local = parts.scheme == "file"
+    if parts.scheme not in protocols or not (parts.hostname or is_local) or re.search(r"[\x00-\x20]", url):
+        raise Invalid(
+            f"a clone URL begins with {' or '.join(f'{name}://' for name in protocols)}, unlike {url!r}"
+        )
+    return url
+
+
+def post_receive(hook_url: str) -> str:
+    """The ready hook script; needs python3 alone. The secret is in a file beside it, never in a command."""
+    return _POST_RECEIVE.replace("@URL@", hook_url)
+
+
+class PlainGit(Forge):
+    name = "git"
+
+    def __init__(self, folder: Path, *, protocols: Sequence[str] = PROTOCOLS) -> None:
+        """`folder` holds a cache for each repo: shallow, ours alone, worth nothing."""
+        self._folder = folder
+        self._protocols = protocols
+
+    def clone_url(self, repo: Repo) -> str:
+        return repo.clone_url
+
+    async def objects(self, repo: Repo, update: Update) -> Bare:
+        bare = await self._cache(repo)
+        await self._have(bare, repo, update.after, update.ref)
+        if update.before != NO_SHA:
+            # Only the list of changed files needs it, and says "unknown" without.
+            with contextlib.suppress(Unavailable):
+                await self._have(bare, repo, update.before, None)
+        return bare
+
+    async def ref_stands_at(self, repo: Repo, ref: str, sha: str) -> bool:
+        bare = await self._cache(repo)
+        try:
+            found = await bare.git("ls-remote", "--", repo.clone_url, ref, timeout_seconds=FETCH_SECONDS)
+        except GitFailed as error:
+            raise _unavailable(repo, error) from error
+        return f"{sha}\t{ref}" in found.decode(errors="replace").splitlines()
+
+    async def keep(self, repo: Repo, number: int, sha: str) -> None:
+        """Not ours to hold: a rerun finds the commit as long as the repository has it."""
+
+    async def _cache(self, repo: Repo) -> Bare:
+        bare = Bare(self._folder / f"{repo.id}.git", protocols=self._protocols)
+        if not (bare.path / "HEAD").exists():
+            bare.path.mkdir(parents=True, exist_ok=True)
+            await bare.git("init", "--quiet", "--bare", "--template=", ".")
+        return bare
+
+    async def _have(self, bare: Bare, repo: Repo, sha: str, ref: str | None) -> None:
+        """Fetch the commit by its id; servers that refuse that are asked for the ref."""
+        if await bare.commit_of(sha) is not None:
+            return
+        error: GitFailed | None = None
+        for wanted in (sha, ref):
+            if wanted is None:
+                continue
+            try:
+                await bare.git(
+                    *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"),
+                    *("--no-write-fetch-head", "--end-of-options", repo.clone_url, wanted),
+                    timeout_seconds=FETCH_SECONDS,
+                )
+            except GitFailed as failed:
+                error = failed
+            if await bare.commit_of(sha) is not None:
+                return
+        raise _unavailable(repo, error or f"it has no commit {sha[:10]} any more")
+
+
+def _unavailable(repo: Repo, why: object) -> Unavailable:
+    url = re.sub(r"//[^/@]*@", "//", repo.clone_url)
+    text = re.sub(r"//[^/@\s]*@", "//", str(why))
+    return Unavailable(f"cannot fetch from {url}: {text}")
+
+
+_POST_RECEIVE = """#!/usr/bin/env python3
+# Tells Shipway what was pushed. Install as hooks/post-receive (mode 0755), and put the secret of the
+# hook into the file hooks/shipway-secret (mode 0600).
+import hashlib, hmac, json, os, pathlib, secrets, sys, time, urllib.request
+
+lines = [line.split() for line in sys.stdin.buffer.read().decode(errors="replace").splitlines()]
+refs = [{"ref": ref, "before": before, "after": after} for before, after, ref in lines]
+push = {"push_id": secrets.token_hex(16), "pusher": os.environ.get("USER", ""), "refs": refs}
+body = json.dumps(push).encode()
+secret = (pathlib.Path(__file__).parent / "shipway-secret").read_text().strip().encode()
+signature = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+headers = {"Content-Type": "application/json", "X-Shipway-Signature": signature}
+for pause in (1, 2, 4, 0):
+    try:
+        urllib.request.urlopen(urllib.request.Request("@URL@", body, headers), timeout=10).close()
+        break
+    except OSError as error:
+        if not pause:
+            print(f"shipway: this push could not be reported to @URL@: {error}", file=sys.stderr)
+        time.sleep(pause)
+"""

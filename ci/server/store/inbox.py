@@ -1,0 +1,77 @@
+"""Deliveries: durable before they are acknowledged, kept with their verdict."""
+
+from __future__ import annotations
+
+import hashlib
+
+from sqlalchemy import Connection, exists, select, update
+
+from ci.server.models import Inbox
+from ci.server.store.tables import BUILD, INBOX, add, add_if_new, many, one
+
+RECEIVED = "received"
+PROCESSED = "processed"
+FAILED = "failed"
+MAX_VERDICT = 8000
+
+
+def receive(
+    connection: Connection, *, hook_id: str, repo_id: int, delivery: str, body: bytes, now: float
+) -> int:
+    """The delivery's row; the same delivery again has the same row. One that made no build waits again."""
+    row_id = add_if_new(connection, _row(hook_id, repo_id, delivery, body, now))
+    if row_id is not None:
+        return row_id
+    same = (INBOX.c.hook_id == hook_id, INBOX.c.delivery == delivery)
+    present: int = connection.execute(select(INBOX.c.id).where(*same)).scalar_one()
+    if not made_a_build(connection, present):
+        connection.execute(update(INBOX).where(INBOX.c.id == present).values(state=RECEIVED))
+    return present
+
+
+def receive_own(connection: Connection, *, repo_id: int, delivery: str, body: bytes, now: float) -> int:
+    """A push to the built-in git, noted before its refs move."""
+    return add(connection, _row(None, repo_id, delivery, body, now))
+
+
+def _row(hook_id: str | None, repo_id: int, delivery: str, body: bytes, now: float) -> Inbox:
+    return Inbox(
+        hook_id=hook_id,
+        repo_id=repo_id,
+        delivery=delivery,
+        body_hash=hashlib.sha256(body).hexdigest(),
+        body=body,
+        received_at=now,
+    )
+
+
+def by_id(connection: Connection, row_id: int) -> Inbox | None:
+    return one(connection, Inbox, select(INBOX).where(INBOX.c.id == row_id))
+
+
+def waiting(connection: Connection, repo_id: int | None = None) -> list[Inbox]:
+    """Rows that are not processed yet, in the order in which they came."""
+    statement = select(INBOX).where(INBOX.c.state == RECEIVED).order_by(INBOX.c.id)
+    if repo_id is not None:
+        statement = statement.where(INBOX.c.repo_id == repo_id)
+    return many(connection, Inbox, statement)
+
+
+def settle(connection: Connection, row_id: int, state: str, verdict: str) -> None:
+    values = {"state": state, "verdict": verdict[:MAX_VERDICT]}
+    connection.execute(update(INBOX).where(INBOX.c.id == row_id).values(**values))
+
+
+def made_a_build(connection: Connection, row_id: int) -> bool:
+    return bool(connection.execute(select(exists().where(BUILD.c.inbox_id == row_id))).scalar_one())
+
+
+def earlier_twin(connection: Connection, row: Inbox) -> Inbox | None:
+    """An earlier delivery to the same hook with the same body that made a build."""
+    is_twin = (
+        INBOX.c.hook_id == row.hook_id,
+        INBOX.c.body_hash == row.body_hash,
+        INBOX.c.id < row.id,
+        exists().where(BUILD.c.inbox_id == INBOX.c.id),
+    )
+    return one(connection, Inbox, select(INBOX).where(*is_twin).order_by(INBOX.c.id.desc()).limit(1))

@@ -1,0 +1,244 @@
+"""An event becomes a build: its pipeline files are read at the commit, compiled once, and stored with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from ci.environ import Context
+from ci.errors import ConfigError, Conflict, Invalid, NotFound, Problem, Unavailable
+from ci.event import Event, Kind
+from ci.pipeline.compile import build_jobs
+from ci.server.bus import Bus
+from ci.server.clock import Clock
+from ci.server.forges.directory import Forges
+from ci.server.models import Build, Repo
+from ci.server.store import builds, repos
+from ci.server.store.builds import Made, NewBuild
+from ci.server.store.database import Connection, Store
+from ci.spec import JobSpec
+from ci.status import Outcome, Status
+
+_SKIP = re.compile(r"\[(ci skip|skip ci|no ci)\]", re.IGNORECASE)
+_TRIES = 50
+_NO_CONFIG = "the commit has no .ci.yml, and no pipeline file in .ci/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Which part of which delivery an event is, and what is then known as the last event of its ref."""
+
+    inbox_id: int
+    index: int
+    ref: str
+    ref_sha: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one event: a sentence for a person, and the build if there is one."""
+
+    ref: str
+    sentence: str
+    build_id: int | None = None
+    number: int | None = None
+    url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """All that a build is made of but its number."""
+
+    event: Event
+    files: Mapping[str, str]
+    config_problem: str = ""
+    inbox_id: int | None = None
+    event_index: int = 0
+    rerun_of: int | None = None
+    parent_number: int | None = None
+
+
+class Trigger:
+    def __init__(self, store: Store, bus: Bus, clock: Clock, forges: Forges, url: str) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._forges = forges
+        self._url = url
+        self._locks: dict[int, asyncio.Lock] = {}
+
+    async def start_build(self, event: Event, repo: Repo, origin: Origin) -> Result:
+        """Make the event's one build, or say why there is none. Calling it again finds the same build.
+
+        A broken pipeline file makes a build too, of status `error` with all its problems. Raises
+        Unavailable where the forge cannot be asked now.
+        """
+        if event.kind is Kind.PUSH and (word := _SKIP.search(event.message)):
+            return await self.no_build(repo, origin, f"skipped, because the commit message says {word[0]}")
+        plan = await self._plan(event, repo, origin)
+        if not plan.files and not plan.config_problem:
+            return await self.no_build(repo, origin, f"no build: {_NO_CONFIG}")
+        made = await self._made(plan, repo, origin)
+        if isinstance(made, str):
+            return await self.no_build(repo, origin, made)
+        sentence = f"built #{made.number}"
+        url = self.build_url(repo, made.number)
+        return Result(ref=origin.ref, sentence=sentence, build_id=made.build_id, number=made.number, url=url)
+
+    async def no_build(self, repo: Repo, origin: Origin, sentence: str) -> Result:
+        """The event ends here, deliberately; its ref has moved all the same."""
+        await self._store.write(lambda connection: _set_ref(connection, repo, origin))
+        return Result(ref=origin.ref, sentence=sentence)
+
+    async def rerun(self, build_id: int, who: str) -> tuple[str, str, int]:
+        """A new build of the same event and the same files: (owner, name, number). It is `who`'s."""
+
+        def look(connection: Connection) -> tuple[Build, Repo]:
+            build = builds.by_id(connection, build_id)
+            repo = repos.by_id(connection, build.repo_id) if build else None
+            if build is None or repo is None:
+                raise NotFound(f"there is no build with the id {build_id}")
+            return build, repo
+
+        build, repo = await self._store.read(look)
+        event = Event.model_validate(build.event).model_copy(update={"sender": who})
+        plan = _Plan(
+            event=event,
+            files=_files_of(build),
+            config_problem="" if build.config else build.reason,
+            rerun_of=build_id,
+            parent_number=build.number,
+        )
+        made = await self._made(plan, repo, None)
+        if isinstance(made, str):
+            raise Conflict(f"build {build.number} cannot run again: {made}")
+        return repo.owner, repo.name, made.number
+
+    def build_url(self, repo: Repo, number: int) -> str:
+        return f"{self._url}/r/{repo.owner}/{repo.name}/{number}"
+
+    async def _plan(self, event: Event, repo: Repo, origin: Origin) -> _Plan:
+        files: Mapping[str, str] = {}
+        problem = ""
+        try:
+            files = await self._forges.of(repo).read_config(repo, event)
+        except Unavailable:
+            raise
+        except Invalid as error:
+            problem = str(error)
+        return _Plan(
+            event=event,
+            files=files,
+            config_problem=problem,
+            inbox_id=origin.inbox_id,
+            event_index=origin.index,
+        )
+
+    async def _made(self, plan: _Plan, repo: Repo, origin: Origin | None) -> Made | str:
+        """One at a time in a repo, so that the ref that keeps a build's commit is that build's."""
+        async with self._locks.setdefault(repo.id or 0, asyncio.Lock()):
+            return await self._make(plan, repo, origin)
+
+    async def _make(self, plan: _Plan, repo: Repo, origin: Origin | None) -> Made | str:
+        """Compile and store under the repo's next number; if somebody takes it meanwhile, once more.
+
+        A sentence: every job is left out by its own conditions.
+        """
+        repo_id = repo.id or 0
+        for _ in range(_TRIES):
+            number = await self._store.read(lambda connection: builds.next_number(connection, repo_id))
+            new = await asyncio.to_thread(self._compile, plan, repo, number)
+            if isinstance(new, str):
+                return new
+            await self._forges.of(repo).keep(repo, number, plan.event.after)
+            try:
+                made = await self._store.write(partial(self._store_build, new=new, repo=repo, origin=origin))
+            except builds.NumberTaken:
+                continue
+            self._bus.publish("builds", "queue", f"build:{made.build_id}", f"repo:{repo_id}")
+            return made
+        raise Unavailable(f"{repo.owner}/{repo.name} gets builds faster than they can be numbered")
+
+    def _store_build(self, connection: Connection, new: NewBuild, repo: Repo, origin: Origin | None) -> Made:
+        made = builds.create(connection, new, self._clock.now())
+        if origin is not None:
+            _set_ref(connection, repo, origin)
+        return made
+
+    def _compile(self, plan: _Plan, repo: Repo, number: int) -> NewBuild | str:
+        """In a thread: takes as long as the files are hostile."""
+        files = dict(plan.files)
+        failed = plan.config_problem
+        specs: tuple[JobSpec, ...] = ()
+        problems = [Problem(message=failed)] if failed else []
+        if not failed:
+            try:
+                compiled = build_jobs(files, plan.event, self._context(plan, repo, number))
+            except ConfigError as error:
+                problems, failed = list(error.problems), _summary(error.problems)
+            else:
+                if not compiled.jobs:
+                    return f"no build: {compiled.skipped}"
+                specs, problems = tuple(compiled.jobs), list(compiled.warnings)
+        name, text = _stored(files)
+        return NewBuild(
+            repo_id=repo.id or 0,
+            number=number,
+            event=plan.event,
+            inbox_id=plan.inbox_id,
+            event_index=plan.event_index,
+            rerun_of=plan.rerun_of,
+            config_file=name,
+            config=text,
+            problems=tuple(problems),
+            specs=specs,
+            status=Status.ERROR if failed else Status.PENDING,
+            outcome=Outcome.CONFIG if failed else None,
+            reason=failed,
+        )
+
+    def _context(self, plan: _Plan, repo: Repo, number: int) -> Context:
+        return Context(
+            owner=repo.owner,
+            name=repo.name,
+            repo_key=f"{repo.forge}-{repo.id}",
+            clone_url=self._forges.of(repo).clone_url(repo),
+            repo_url=f"{self._url}/r/{repo.owner}/{repo.name}",
+            default_branch=repo.default_branch,
+            is_private=repo.is_private,
+            forge=repo.forge,
+            number=number,
+            build_url=self.build_url(repo, number),
+            system_url=self._url,
+            parent_number=plan.parent_number,
+            created_at_seconds=int(self._clock.now()),
+        )
+
+
+def _set_ref(connection: Connection, repo: Repo, origin: Origin) -> None:
+    repos.set_ref_sha(connection, repo.id or 0, origin.ref, origin.ref_sha)
+
+
+def _summary(problems: tuple[Problem, ...]) -> str:
+    errors = [problem for problem in problems if not problem.is_warning]
+    first = str(errors[0]) if errors else "the pipeline file cannot be used"
+    more = len(errors) - 1
+    return f"{first} (and {more} more {'problem' if more == 1 else 'problems'})" if more > 0 else first
+
+
+def _stored(files: Mapping[str, str]) -> tuple[str, str]:
+    """(name, text) of a build's config: one file as it is, several as JSON under their folder's name."""
+    if len(files) == 1:
+        return next(iter(files.items()))
+    return (".ci/", json.dumps(dict(files))) if files else ("", "")
+
+
+def _files_of(build: Build) -> dict[str, str]:
+    if build.config_file.endswith("/"):
+        found: dict[str, str] = json.loads(build.config)
+        return found
+    return {build.config_file: build.config} if build.config_file else {}

@@ -1,0 +1,110 @@
+"""The server without HTTP: everything with state, put together in one place, and its loops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ci.server.bus import LOOK_AGAIN_SECONDS, Bus
+from ci.server.clock import Clock
+from ci.server.config import Settings
+from ci.server.forges.builtin import Builtin
+from ci.server.forges.directory import Forges
+from ci.server.forges.git import PlainGit
+from ci.server.inbox import Inbox
+from ci.server.lifecycle import Lifecycle
+from ci.server.logs import Logs
+from ci.server.queue import TICK_SECONDS, Queue
+from ci.server.store import codes, meta, runners, users
+from ci.server.store.database import Store
+from ci.server.trigger import Trigger
+from ci.server.vault import Vault
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """Attributes are the parts; `start` opens them and runs the loops, `stop` ends both."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        folder = settings.data_dir
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.settings = settings
+        self.clock = clock or Clock()
+        self.bus = Bus()
+        self.vault = Vault.load(folder / "vault.key")
+        self.store = Store(folder / "shipway.db")
+        self.logs = Logs(folder / "logs", clock=self.clock)
+        self.forges = Forges(
+            builtin=Builtin(folder / "git", settings.url), plain=PlainGit(folder / "cache" / "git")
+        )
+        self.queue = Queue(self.store, self.bus, self.clock, self.vault)
+        limit = float(settings.disconnect_limit_seconds)
+        self.lifecycle = Lifecycle(self.store, self.bus, self.clock, disconnect_limit_seconds=limit)
+        self.trigger = Trigger(self.store, self.bus, self.clock, self.forges, settings.url)
+        self.inbox = Inbox(
+            self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=self.vault
+        )
+        self.server_id = ""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self.store.open()
+        await self.logs.start()
+        now = self.clock.now()
+        self.server_id = await self.store.write(lambda connection: meta.server_id(connection, now))
+        await self.store.write(runners.all_disconnected)
+        self._tasks = [
+            asyncio.create_task(self._every(TICK_SECONDS, self.queue.age_leases), name="lease ageing"),
+            asyncio.create_task(self._inbox_loop(), name="inbox"),
+        ]
+
+    async def stop(self) -> None:
+        """Ends the loops and closes what `start` opened. Safe to call again."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.logs.close()
+        await self.store.close()
+
+    async def setup_code(self) -> str | None:
+        """A fresh code for the first account; None where there is one already."""
+        if await self.store.read(users.has_users):
+            return None
+        return await self._new_code(codes.SETUP)
+
+    async def runner_code(self) -> str:
+        """A code with which one runner can register within an hour."""
+        return await self._new_code(codes.RUNNER)
+
+    async def _new_code(self, kind: str) -> str:
+        now = self.clock.now()
+        return await self.store.write(lambda connection: codes.new_code(connection, kind, now))
+
+    # --- loops ------------------------------------------------------------------------------------
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await _survive(work)
+            await asyncio.sleep(seconds)
+
+    async def _inbox_loop(self) -> None:
+        """What waits first, then what moved unreported; then again on every ring, and every 15 s."""
+        with self.bus.subscribe("deliveries") as subscription:
+            await _survive(self.inbox.process_waiting)
+            await _survive(self.inbox.compare_all)
+            async with asyncio.TaskGroup() as rounds:
+                while True:
+                    await subscription.wait(LOOK_AGAIN_SECONDS)
+                    # Not awaited: a forge that does not answer holds up nobody else's push.
+                    rounds.create_task(_survive(self.inbox.process_waiting))
+
+
+async def _survive(work: Callable[[], Awaitable[object]]) -> None:
+    """The edge of a loop: what goes wrong once is logged, and tried again in the next round."""
+    try:
+        await work()
+    except Exception:
+        _log.exception("a loop of the server failed; it goes on")

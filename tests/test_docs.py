@@ -1,0 +1,37 @@
+"""The docs are held to the code, and their links to what is there."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)#\s]+)", text)
+    broken = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert broken == []
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "docs/reference/commands.md").read_text()
+    missing = [
+        point.name
+        for point in entry_points(group="shipway.commands")
+        if f"`shipway {point.name}`" not in text
+    ]
+    assert missing == []
+
+
+def test_every_module_of_the_walk_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    paths = set(re.findall(r"`((?:ci|web|runners|tests)/[\w/.-]+\.(?:py|js))`", text))
+    assert paths
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []

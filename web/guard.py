@@ -1,0 +1,231 @@
+"""Who asks, and may they: every route passes here, before its endpoint sees anything.
+
+Theory of operation. A route names one policy. For people and programs (`SIGNED_IN`, `READ` and so on) the
+guard finds the actor, by the session's cookie or by `Authorization: Bearer`, finds the repo that the path
+names, and asks ci.server.auth. What writes must come from our own pages: the Origin must be ours and the form
+must carry a token that is made from the cookie; a Bearer token needs neither, as no browser adds one by
+itself. The policies of machines (`RUNNER`, `HOOK`, ...) say who checks the credential instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.datastructures import FormData
+from starlette.requests import HTTPConnection, Request
+from starlette.websockets import WebSocket
+
+from ci.errors import Forbidden, Invalid, NotFound, TooLarge, Unauthenticated
+from ci.server import auth
+from ci.server.auth import ANONYMOUS, Action, Actor
+from ci.server.models import Repo
+from ci.server.store import repos, users
+from web.parts import Parts
+
+SESSION_COOKIE = "shipway_session"
+#: For those who are not signed in: what the tokens of their forms are made from.
+FORM_COOKIE = "shipway_form"
+THEME_COOKIE = "shipway_theme"
+MAX_FORM_BYTES = 64 * 1024
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Policy(StrEnum):
+    PUBLIC = "public"  #: anybody; what is shown depends on who looks
+    SETUP = "setup"  #: anybody, while there is no account
+    SIGNED_IN = "signed-in"
+    READ = "repo:read"
+    RUN = "repo:run"  #: cancel, rerun, resolve
+    ADMINISTER = "repo:administer"
+    SEE_RUNNERS = "runners:see"
+    MANAGE_RUNNERS = "runners:manage"
+    # Machines: the endpoint checks a credential of its own, no session counts.
+    GIT = "git"  #: user name and token, per repository
+    HOOK = "hook"  #: signature of the raw body
+    PUSH = "push"  #: token of one push under way
+    RUNNER = "runner"  #: credential of a runner, or its code
+
+    @property
+    def is_for_machines(self) -> bool:
+        return self in (Policy.GIT, Policy.HOOK, Policy.PUSH, Policy.RUNNER)
+
+
+_ACTIONS = {
+    Policy.READ: Action.READ,
+    Policy.RUN: Action.RUN,
+    Policy.ADMINISTER: Action.ADMINISTER,
+    Policy.SEE_RUNNERS: Action.SEE_RUNNERS,
+    Policy.MANAGE_RUNNERS: Action.MANAGE_RUNNERS,
+}
+_OF_A_REPO = frozenset({Policy.READ, Policy.RUN, Policy.ADMINISTER})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A request that may be answered: who asks, about which repo."""
+
+    connection: HTTPConnection
+    parts: Parts
+    actor: Actor
+    found_repo: Repo | None = None
+    form_secret: str = ""
+    form: FormData = field(default_factory=FormData)
+
+    @property
+    def request(self) -> Request:
+        assert isinstance(self.connection, Request)
+        return self.connection
+
+    @property
+    def repo(self) -> Repo:
+        assert self.found_repo is not None, "the route's policy is not one of a repo"
+        return self.found_repo
+
+    def may(self, action: Action) -> bool:
+        return auth.can(self.actor, action, self.found_repo)
+
+    def path(self, name: str) -> str:
+        return str(self.connection.path_params[name])
+
+    def field(self, name: str) -> str:
+        value = self.form.get(name, "")
+        return value if isinstance(value, str) else ""
+
+    @property
+    def csrf(self) -> str:
+        """A new token for a form, good as long as the cookie; masked, so that it differs each time."""
+        salt = secrets.token_hex(8)
+        return salt + _csrf_mac(self.form_secret, salt)
+
+
+def _csrf_mac(secret: str, salt: str) -> str:
+    return hmac.new(secret.encode(), f"form {salt}".encode(), hashlib.sha256).hexdigest()
+
+
+def is_csrf(secret: str, token: str) -> bool:
+    return bool(secret) and hmac.compare_digest(token[16:].encode(), _csrf_mac(secret, token[:16]).encode())
+
+
+def is_program(connection: HTTPConnection) -> bool:
+    """Whether JSON is the right language for an answer."""
+    accepts = connection.headers.get("accept", "")
+    return (
+        connection.url.path.startswith("/api/")
+        or "authorization" in connection.headers
+        or ("application/json" in accepts and "text/html" not in accepts)
+    )
+
+
+async def identify(connection: HTTPConnection, parts: Parts) -> Call:
+    """Who asks. Raises Unauthenticated for a token that is not known; a dead session is nobody."""
+    actor = await _actor(connection, parts)
+    secret = connection.cookies.get(SESSION_COOKIE if actor.is_known else FORM_COOKIE, "")
+    return Call(
+        connection=connection, parts=parts, actor=actor, form_secret=secret or secrets.token_urlsafe(24)
+    )
+
+
+async def admit(call: Call, policy: Policy) -> Call:
+    """The call with its repo and its form, if it may be answered; else the ShipwayError that says why not."""
+    assert not policy.is_for_machines, "these check for themselves"
+    connection = call.connection
+    if connection.scope["type"] == "websocket":
+        _require_own_origin(call)
+    elif connection.scope["method"] not in _SAFE:
+        call = replace(call, form=await _form(call))
+    return replace(call, found_repo=await _authorise(call, policy))
+
+
+async def admit_socket(websocket: WebSocket, parts: Parts) -> Call:
+    """The same for a socket, by the policy that its route has put into its state."""
+    return await admit(await identify(websocket, parts), websocket.state.policy)
+
+
+async def _authorise(call: Call, policy: Policy) -> Repo | None:
+    store, actor = call.parts.store, call.actor
+    if policy is Policy.SETUP and await store.read(users.has_users):
+        raise NotFound("this server is set up already; please sign in")
+    if policy in _OF_A_REPO:
+        owner, name = call.path("owner"), call.path("name")
+        repo = await store.read(lambda c: repos.find(c, owner, name))
+        # A repo that does not exist is refused just as one that may not be seen.
+        auth.require(actor, _ACTIONS[policy], repo or auth.NewPlace(owner=owner))
+        if repo is None:
+            raise NotFound("there is no such repo, or you may not see it")
+        return repo
+    if policy in _ACTIONS:
+        auth.require(actor, _ACTIONS[policy])
+    elif policy is Policy.SIGNED_IN and not actor.is_known:
+        raise Unauthenticated("please sign in first")
+    return None
+
+
+async def _actor(connection: HTTPConnection, parts: Parts) -> Actor:
+    header = connection.headers.get("authorization")
+    if header is not None:
+        scheme, _, token = header.partition(" ")
+        found = None
+        if scheme.lower() == "bearer" and token:
+            found = await parts.store.read(lambda c: users.actor_of_token(c, token.strip()))
+        if found is None:
+            raise Unauthenticated("this token is not known here; make one on the page Account")
+        return found
+    cookie = connection.cookies.get(SESSION_COOKIE)
+    if not cookie:
+        return ANONYMOUS
+    now = parts.clock.now()
+    return await parts.store.read(lambda c: users.actor_of_session(c, cookie, now)) or ANONYMOUS
+
+
+def _require_own_origin(call: Call) -> None:
+    """The Origin names the host that was asked, or the server's public address."""
+    headers = call.connection.headers
+    own = {headers.get("host", "").lower(), urlsplit(call.parts.url).netloc.lower()}
+    if urlsplit(headers.get("origin", "")).netloc.lower() not in own - {""}:
+        raise Forbidden("this request did not come from a page of this server")
+
+
+async def _form(call: Call) -> FormData:
+    """The fields of what was sent: of a form of ours with its token, or of JSON.
+
+    A browser adds cookies to what other sites send, but no Authorization, and JSON only after it has asked
+    us (which we never allow): so a form needs its token, and JSON an Origin that is ours, or none.
+    """
+    request = call.request
+    body = await _body(request)
+    has_bearer = "authorization" in request.headers
+    if request.headers.get("content-type", "").startswith("application/json"):
+        if "origin" in request.headers:
+            _require_own_origin(call)
+        return FormData(_json_fields(body))
+    fields = FormData(dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True)))
+    if not has_bearer:
+        _require_own_origin(call)
+        if not is_csrf(call.form_secret, str(fields.get("csrf", ""))):
+            raise Forbidden("this form is too old, or not ours: open the page again and send it again")
+    return fields
+
+
+async def _body(request: Request) -> bytes:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_FORM_BYTES:
+            raise TooLarge(f"a form has at most {MAX_FORM_BYTES >> 10} KiB")
+    return bytes(data)
+
+
+def _json_fields(body: bytes) -> dict[str, str]:
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError as error:
+        raise Invalid(f"the body is no JSON: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise Invalid("the body must be one JSON object whose values are texts")
+    return found

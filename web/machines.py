@@ -1,0 +1,42 @@
+"""The routes that programs speak to, wired on their parts: git, hooks, and the runners' sockets."""
+
+from __future__ import annotations
+
+from ci.server.wiring import Server
+from web.git_access import GitAccess
+from web.git_http import GitHTTP, install_hooks
+from web.guard import Policy
+from web.hooks import Hooks
+from web.log_socket import LogSocket
+from web.push import Pushes
+from web.repo_api import RepoApi
+from web.routes import Entry, machine, mount, socket
+from web.runner_logs import RunnerLogs
+from web.runner_socket import RunnerDoor
+from web.waiting import Waiting
+
+
+def machines(server: Server, own_url: str) -> tuple[Entry, ...]:
+    """`own_url` is where this machine's own programs reach us."""
+    waiting = Waiting(server.store, server.bus, server.logs, server.settings.url)
+    pushes = Pushes(server.inbox, waiting, own_url)
+    access = GitAccess(server.store, server.inbox, server.queue, pushes)
+    git = GitHTTP(access, install_hooks(server.settings.data_dir / "hooks"))
+    hooks = Hooks(server.inbox, server.settings.hook_max_bytes)
+    door = RunnerDoor(
+        store=server.store,
+        bus=server.bus,
+        clock=server.clock,
+        queue=server.queue,
+        lifecycle=server.lifecycle,
+    )
+    log_socket = LogSocket(server.logs, holds=server.queue.holds, log_closed=server.lifecycle.log_closed)
+    return (
+        *RepoApi(server.inbox).entries(),
+        mount("/git", git, Policy.GIT),
+        machine(("POST",), "/hooks/{hook}", hooks.receive, Policy.HOOK),
+        machine(("POST",), "/internal/push/{phase}", pushes.hook, Policy.PUSH),
+        machine(("POST",), "/api/runners/register", door.register, Policy.RUNNER),
+        socket("/runner/control", door.control, Policy.RUNNER),
+        socket("/runner/logs", RunnerLogs(door, log_socket).serve, Policy.RUNNER),
+    )

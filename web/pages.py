@@ -1,0 +1,214 @@
+"""Builds, repos, runners, inbox: the pages that are lists."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import RedirectResponse, Response
+
+from ci.errors import Invalid, NotFound
+from ci.server import queue
+from ci.server.auth import Action
+from ci.server.forges.base import parse_push
+from ci.server.logs import LogKey
+from ci.server.models import Build, Inbox, Job, Repo, Step
+from ci.server.store import codes, jobs, runners, views
+from ci.server.store.database import Connection
+from ci.server.store.views import BuildRow, Filter
+from ci.status import Status
+from web import ansi
+from web.guard import Call
+from web.parts import Parts
+from web.render import Renderer
+
+PAGE_SIZE = 30
+_WORDS = {status.word: status.value for status in Status} | {s.value: s.value for s in Status}
+_NEWEST_BYTES = 4096
+
+
+def parse_filter(text: str) -> Filter:
+    """`repo:api status:failed words of the title`. What is not known is looked for in the title."""
+    found: dict[str, str] = {}
+    words = []
+    for part in text.split():
+        name, colon, value = part.partition(":")
+        if name == "status" and value in _WORDS:
+            found["status"] = _WORDS[value]
+        elif colon and value and name in ("repo", "branch", "author", "event"):
+            found[name] = value
+        else:
+            words.append(part)
+    return Filter(**found, text=" ".join(words))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A row of a list, with the sentence that explains it."""
+
+    row: BuildRow
+    why: str = ""
+    newest_line: str = ""
+
+
+def why(connection: Connection, build: Build) -> str:
+    """Why a build does not run yet, or ended as it did."""
+    if build.status in (Status.PENDING.value, Status.WAITING.value):
+        for job in jobs.of_build(connection, build.id or 0):
+            if sentence := queue.why_waiting(connection, job):
+                return sentence
+    return build.reason
+
+
+def _listed(connection: Connection, rows: Sequence[BuildRow]) -> list[Listed]:
+    explained = (Status.SUCCESS.value, Status.RUNNING.value)
+    return [
+        Listed(row=row, why="" if row.build.status in explained else why(connection, row.build))
+        for row in rows
+    ]
+
+
+def newest_line(parts: Parts, job: Job, step: Step) -> str:
+    """The last line that a running step has printed. Blocks."""
+    key = LogKey(job.id or 0, step.attempt, step.number)
+    end = parts.logs.size(key)
+    data = parts.logs.read(key, max(0, end - _NEWEST_BYTES), _NEWEST_BYTES)
+    lines = (ansi.plain(line).strip() for line in reversed(data.split(b"\n")))
+    return next((line[:400] for line in lines if line), "")
+
+
+def _with_lines(parts: Parts, rows: Sequence[BuildRow]) -> list[Listed]:
+    return [
+        Listed(row=row, newest_line=newest_line(parts, *row.newest) if row.newest else "") for row in rows
+    ]
+
+
+class Pages:
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+
+    async def home(self, call: Call) -> Response:
+        query = call.request.query_params.get("q", "").strip()[:400]
+        wanted = parse_filter(query)
+        before = _number(call.request.query_params.get("before", ""))
+        look_at_all = wanted.is_empty and before is None
+
+        def look(c: Connection) -> dict[str, Any]:
+            rows = views.builds(c, call.actor, wanted=wanted, before_id=before, limit=PAGE_SIZE + 1)
+            return {
+                "counts_now": views.counts(c),
+                "running": views.running(c, call.actor) if look_at_all else [],
+                "asking": _listed(c, views.asking(c, call.actor)) if look_at_all else [],
+                "builds": _listed(c, rows),
+                "repos": views.repos(c, call.actor, 12) if look_at_all else [],
+            }
+
+        found = await call.parts.store.read(look)
+        counts = found.pop("counts_now")
+        if not counts.has_users:
+            return RedirectResponse("/setup", 303)
+        if not call.actor.is_known and not found["repos"] and look_at_all:
+            return RedirectResponse("/sign-in", 303)
+        found["running"] = await asyncio.to_thread(_with_lines, call.parts, found["running"])
+        return await self._renderer.page(call, "home.html", query=query, **_paged(found))
+
+    async def repos(self, call: Call) -> Response:
+        found = await call.parts.store.read(lambda c: views.repos(c, call.actor))
+        return await self._renderer.page(call, "repos.html", repos=found)
+
+    async def repo(self, call: Call) -> Response:
+        before = _number(call.request.query_params.get("before", ""))
+        branch = call.request.query_params.get("branch", "")[:200]
+
+        def look(c: Connection) -> dict[str, Any]:
+            rows = views.builds(
+                c,
+                call.actor,
+                wanted=Filter(branch=branch),
+                repo_id=call.repo.id,
+                before_id=before,
+                limit=PAGE_SIZE + 1,
+            )
+            return {"repo": views.repo_row(c, call.repo), "builds": _listed(c, rows)}
+
+        found = await call.parts.store.read(look)
+        return await self._renderer.page(call, "repo.html", branch=branch, **_paged(found))
+
+    async def inbox(self, call: Call) -> Response:
+        def look(c: Connection) -> dict[str, Any]:
+            deliveries, hooks = views.inbox(c, call.repo.id or 0)
+            builds = views.builds_of_inbox(c, [row.id or 0 for row in deliveries])
+            return {
+                "deliveries": [(row, summary(row), builds.get(row.id or 0, [])) for row in deliveries],
+                "hooks": hooks,
+            }
+
+        found = await call.parts.store.read(look)
+        return await self._renderer.page(call, "inbox.html", repo=call.repo, **found)
+
+    # --- runners ------------------------------------------------------------------------------------
+
+    async def runners(self, call: Call) -> Response:
+        return await self._runners_page(call)
+
+    async def _runners_page(self, call: Call, code: str = "") -> Response:
+        def look(c: Connection) -> dict[str, Any]:
+            waiting = views.waiting_jobs(c)
+            return {
+                "runners": views.runners(c),
+                "waiting": _reasons(c, waiting),
+                "waiting_count": len(waiting),
+            }
+
+        found = await call.parts.store.read(look)
+        may_manage = call.may(Action.MANAGE_RUNNERS)
+        return await self._renderer.page(call, "runners.html", code=code, may_manage=may_manage, **found)
+
+    async def new_runner_code(self, call: Call) -> Response:
+        now = call.parts.clock.now()
+        code = await call.parts.store.write(lambda c: codes.new_code(c, codes.RUNNER, now))
+        return await self._runners_page(call, code)
+
+    async def drain(self, call: Call) -> Response:
+        runner_id = int(call.path("id"))
+        is_draining = call.field("take") != "yes"
+        is_there = await call.parts.store.write(
+            lambda c: runners.drain(c, runner_id, is_draining=is_draining)
+        )
+        if not is_there:
+            raise NotFound("there is no such runner")
+        call.parts.bus.publish("runners", f"runner:{runner_id}")
+        return RedirectResponse("/runners", 303)
+
+
+def _reasons(c: Connection, waiting: Sequence[tuple[Job, Build, Repo]]) -> list[tuple[str, int]]:
+    """The sentences of all jobs that wait, each with how many it holds for."""
+    found: dict[str, int] = {}
+    for job, _, _ in waiting:
+        sentence = queue.why_waiting(c, job).partition(";")[0]
+        found[sentence] = found.get(sentence, 0) + 1
+    return sorted(found.items(), key=lambda pair: -pair[1])
+
+
+def _paged(found: dict[str, Any]) -> dict[str, Any]:
+    """One more was asked for than is shown: it says that there are older ones."""
+    rows: list[Listed] = found["builds"]
+    has_more = len(rows) > PAGE_SIZE
+    shown = rows[:PAGE_SIZE]
+    return {**found, "builds": shown, "older": shown[-1].row.build.id if has_more else None}
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else None
+
+
+def summary(row: Inbox) -> str:
+    """What a delivery was about, in a few words; it may be anything."""
+    try:
+        push = parse_push(row.body)
+    except Invalid:
+        return ""
+    more = f" and {len(push.refs) - 4} more" if len(push.refs) > 4 else ""
+    return ", ".join(f"{update.noun}"[:80] for update in push.refs[:4]) + more

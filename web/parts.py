@@ -1,0 +1,29 @@
+"""What the pages stand on, named one by one, so that no function takes "the server"."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ci.server.bus import Bus
+from ci.server.clock import Clock
+from ci.server.lifecycle import Lifecycle
+from ci.server.logs import Logs
+from ci.server.store.database import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    store: Store
+    bus: Bus
+    logs: Logs
+    lifecycle: Lifecycle
+    clock: Clock
+    #: (build id, who) -> (owner, name, number) of the new build
+    rerun: Callable[[int, str], Awaitable[tuple[str, str, int]]]
+    url: str  #: how browsers, git and runners reach us, without a slash at the end
+    session_seconds: float = 30 * 86400.0
+
+    @property
+    def is_https(self) -> bool:
+        return self.url.startswith("https://")

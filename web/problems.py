@@ -1,0 +1,85 @@
+"""The one map from our errors to HTTP: JSON for programs, a page for people."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from http import HTTPStatus
+
+from ci.errors import (
+    ConfigError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    ShipwayError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+
+log = logging.getLogger(__name__)
+
+
+class TooMany(Unavailable):
+    """Asked too often; `retry_seconds` says when it is right to ask again."""
+
+    code = "too_many"
+
+    def __init__(self, sentence: str, retry_seconds: int) -> None:
+        super().__init__(sentence)
+        self.retry_seconds = retry_seconds
+
+
+class MethodNotAllowed(ShipwayError):
+    code = "method_not_allowed"
+
+
+class Internal(ShipwayError):
+    """Our own fault. The reader gets an id, the log has the rest under it."""
+
+    code = "internal"
+
+
+#: The first that fits.
+STATUS: tuple[tuple[type[ShipwayError], HTTPStatus], ...] = (
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (Forbidden, HTTPStatus.FORBIDDEN),
+    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (ConfigError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Invalid, HTTPStatus.BAD_REQUEST),
+    (Conflict, HTTPStatus.CONFLICT),
+    (TooMany, HTTPStatus.TOO_MANY_REQUESTS),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (MethodNotAllowed, HTTPStatus.METHOD_NOT_ALLOWED),
+)
+
+
+def status(error: ShipwayError) -> HTTPStatus:
+    return next(
+        (found for kind, found in STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR
+    )
+
+
+def headers(error: ShipwayError) -> dict[str, str]:
+    if isinstance(error, TooMany):
+        return {"retry-after": str(error.retry_seconds)}
+    if isinstance(error, Unauthenticated):
+        return {"www-authenticate": 'Bearer realm="Shipway"'}
+    return {}
+
+
+def body(error: ShipwayError) -> dict[str, object]:
+    """What a program reads; docs/reference/api.md promises it."""
+    found: dict[str, object] = {"code": error.code, "message": str(error)}
+    if isinstance(error, ConfigError):
+        found["problems"] = [vars(problem) for problem in error.problems]
+    return {"error": found}
+
+
+def internal(error: Exception) -> Internal:
+    """Log the whole of an error that nobody expected; return what may be shown of it."""
+    incident = secrets.token_hex(4)
+    log.error("internal error incident=%s", incident, exc_info=error)
+    return Internal(f"something broke on our side; the server's log has it under {incident}")
