@@ -33,10 +33,6 @@ _SAFE = (
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
     ("credential.helper", ""),
-    ("fetch.fsckObjects", "true"),
-    ("fetch.fsck.zeroPaddedFilemode", "ignore"),
-    ("fetch.fsck.missingSpaceBeforeDate", "ignore"),
-    ("fetch.fsck.badTimezone", "ignore"),
     ("fetch.recurseSubmodules", "false"),
     ("fetch.unpackLimit", "1"),
     ("fetch.writeCommitGraph", "false"),
@@ -49,6 +45,7 @@ _SAFE = (
 _PASSED_ON = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "no_proxy", "NO_PROXY")
 _PASSED_ON_PROXIES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _GONE = ("not our ref", "unadvertised object", "couldn't find remote ref", "no such remote ref")
+PROTOCOLS = ("http", "https")
 MAX_CACHED_COMMITS = 40
 
 
@@ -64,8 +61,6 @@ class Clone:
         spec: CloneSpec,
         data: Path,
         credentials: tuple[str, str] | None = None,
-        *,
-        protocols: tuple[str, ...] = ("http", "https"),
     ) -> None:
         if not spec.repo_key.replace("-", "").replace("_", "").isalnum():
             raise CloneError(f"The repo's key {spec.repo_key!r} cannot name a cache folder.")
@@ -74,7 +69,6 @@ class Clone:
         suffix = "" if spec.depth == 1 else f".depth-{spec.depth}"
         self._cache = data / "cache" / "git" / f"{spec.repo_key}{suffix}.git"
         self._scratch = data / "cache" / "tmp"
-        self._protocols = protocols
         self._header = _header(credentials)
         self._password = credentials[1] if credentials else ""
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -278,7 +272,7 @@ class Clone:
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=self._environment(folder, protocols or self._protocols),
+            env=self._environment(folder, protocols or PROTOCOLS),
             cwd=self._scratch,
             process_group=0,
         )

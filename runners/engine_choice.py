@@ -5,6 +5,7 @@ Only the chosen one is imported, so that the fake one needs no Docker SDK.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,9 +27,11 @@ def load_engine(name: str) -> Callable[[Path], Engine]:
         from runners.engines.fake import FakeEngine
 
         return lambda data: FakeEngine(data / "fake")
-    from runners.engines.docker import DockerEngine, DockerSettings
+    from runners.engines.docker import DockerEngine
+    from runners.engines.settings import DockerSettings
 
-    return lambda data: DockerEngine(DockerSettings())
+    settings = DockerSettings.load(os.environ)
+    return lambda data: DockerEngine(settings)
 
 
 def open_janitor(name: str, data: Path) -> Janitor:
@@ -37,6 +40,7 @@ def open_janitor(name: str, data: Path) -> Janitor:
         from runners.engines.fake import FakeJanitor
 
         return FakeJanitor(data / "fake")
-    from runners.engines.docker import DockerJanitor, DockerSettings
+    from runners.engines.docker import DockerJanitor
+    from runners.engines.settings import DockerSettings
 
-    return DockerJanitor(DockerSettings())
+    return DockerJanitor(DockerSettings.load(os.environ))

@@ -30,7 +30,7 @@ from runners.plan import Plan
 from runners.spool import Order, OrderCancel, OrderGranted, OrderKill, SpoolWriter
 from runners.step_log import StepLog
 
-_DESTROY_TRIES = 4
+DESTROY_TRIES = 4
 _STUCK_SECONDS = 20.0
 _ASK_REASON = "waits until the server has recorded its start, because it changes things outside"
 
@@ -158,11 +158,11 @@ class Execution:
         halted.cancel()
 
     async def _destroy(self) -> None:
-        for again in range(_DESTROY_TRIES):
+        for again in range(DESTROY_TRIES):
             try:
                 return await self._engine.destroy()
             except EngineError:
-                if again + 1 == _DESTROY_TRIES:
+                if again + 1 == DESTROY_TRIES:
                     raise
                 await asyncio.sleep(2.0**again)
 

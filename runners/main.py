@@ -19,6 +19,8 @@ from runners.engine_choice import check_name, open_janitor
 from runners.settings import RunnerSettings, default_capacity, default_data, default_name, parse_labels
 from runners.supervisor import Supervisor
 
+_CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
+
 
 def runner(
     server: Annotated[str, typer.Option(help="Address of the Shipway server.")],
@@ -46,6 +48,8 @@ def runner(
     if lock is None:
         print(f"a runner with this data folder runs already: {settings.data}")
         return
+    if any(Path(mark).exists() for mark in _CONTAINER_MARKS):
+        print("runner: this machine is a container; a restart of it ends the jobs", file=sys.stderr)
     credential = credentials.load(settings) or credentials.register(settings, _read_code(settings))
     asyncio.run(_supervise(settings, credential))
     os.close(lock)
