@@ -10,6 +10,7 @@ import pytest
 
 from ci.protocol import Dead, Granted, StepAsks
 from ci.status import Outcome, Status
+from runners.spool import prepare
 
 LINES = b"".join(b"line %d\n" % number for number in range(1, 201))
 
@@ -202,6 +203,26 @@ async def test_an_attempt_that_the_server_calls_dead_is_killed_and_removed(serve
     await gone(runner.spool(1))
     await gone(Path(f"/proc/{pid}"))
     assert runner.on_engine() == []
+
+
+async def test_a_lease_that_the_server_calls_stale_is_renewed_and_goes_on(server, runner, step) -> None:
+    job = server.add(step("slow", FAKE_LINES=200, FAKE_SLEEP=1))
+    await runner.start()
+    await server.until(lambda: len(job.log()) > 100)
+    job.epoch += 1
+    await server.until(lambda: job.is_over)
+    assert (job.attempt, job.log()) == (1, LINES)
+    assert len(server.hellos) == 2
+
+
+async def test_a_spool_in_which_no_job_process_had_begun_starts_none(server, runner, step) -> None:
+    job = server.add(step("hello"))
+    job.is_leased = job.is_accepted = True
+    prepare(runner.spool(1))
+    await runner.start()
+    await server.until(lambda: job.losses)
+    await server.until(lambda: job.is_over)
+    assert (job.attempt, job.changes[1]) == (2, [])
 
 
 async def test_without_a_server_for_the_disconnect_limit_the_job_ends_and_says_so(
