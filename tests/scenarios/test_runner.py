@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ci.protocol import Dead, Granted, StepAsks
+from ci.errors import Conflict
+from ci.protocol import Begin, Dead, Granted, StepAsks
 from ci.status import Outcome, Status
-from runners.spool import prepare
+from runners.spool import SpoolWriter, prepare
 
 LINES = b"".join(b"line %d\n" % number for number in range(1, 201))
 
@@ -38,10 +39,12 @@ async def test_nothing_starts_before_the_server_says_begin(server, runner, step)
     job = server.add(step("hello", FAKE_OUTPUT="hello\n"))
     await runner.start()
     await server.until(lambda: job.is_accepted)
-    assert not runner.spool(1).exists()
-    server.begins_at_once = True
+    job.is_accepted = False
     await server.stop()
     await server.start()
+    await server.until(lambda: job.is_accepted)
+    assert not runner.spool(1).exists()
+    await server.say(Begin(lease=job.lease))
     await server.until(lambda: job.is_over)
     assert (job.attempt, job.log()) == (1, b"hello\n")
 
@@ -219,7 +222,14 @@ async def test_a_spool_in_which_no_job_process_had_begun_starts_none(server, run
     job = server.add(step("hello"))
     job.is_leased = job.is_accepted = True
     prepare(runner.spool(1))
+    await server.stop()
     await runner.start()
+    async with asyncio.timeout(20):
+        while not (runner.spool(1) / "lock").stat().st_size:
+            await asyncio.sleep(0.02)
+    with pytest.raises(Conflict):
+        SpoolWriter.create(runner.spool(1))
+    await server.start()
     await server.until(lambda: job.losses)
     await server.until(lambda: job.is_over)
     assert (job.attempt, job.changes[1]) == (2, [])
