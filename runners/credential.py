@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,6 +17,7 @@ from runners.settings import RunnerSettings, is_loopback
 
 _FILE = "credential.json"
 _TIMEOUT_SECONDS = 30.0
+_PATIENCE_SECONDS = 3600.0
 
 
 class Credential(BaseModel):
@@ -56,7 +61,7 @@ def load(settings: RunnerSettings) -> Credential | None:
 
 
 def register(settings: RunnerSettings, code: str) -> Credential:
-    """Trade the one-time code for a credential, and keep it."""
+    """Trade the one-time code for a credential, and keep it. Waits for a server that does not answer yet."""
     body = {
         "code": code,
         "name": settings.name,
@@ -64,11 +69,8 @@ def register(settings: RunnerSettings, code: str) -> Credential:
         "capacity": settings.capacity,
     }
     url = f"{settings.server}/api/runners/register"
-    try:
-        with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=not settings.is_server_on_loopback) as client:
-            answer = client.post(url, json=body)
-    except httpx.HTTPError as error:
-        raise Unavailable(f"No server answers at {settings.server}: {error}.") from error
+    with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=not settings.is_server_on_loopback) as client:
+        answer = _post(client, url, body)
     if answer.status_code >= 400:
         raise Unauthenticated(f"{settings.server} refused to register this runner: {_words(answer)}")
     try:
@@ -77,6 +79,21 @@ def register(settings: RunnerSettings, code: str) -> Credential:
         raise Invalid(f"What answers at {url} is no Shipway server.") from error
     credential.save(settings.data)
     return credential
+
+
+def _post(client: httpx.Client, url: str, body: Mapping[str, Any]) -> httpx.Response:
+    """Tries until an hour is over, as long as a code lives."""
+    began, has_told = time.monotonic(), False
+    while True:
+        try:
+            return client.post(url, json=body)
+        except httpx.HTTPError as error:
+            if time.monotonic() - began > _PATIENCE_SECONDS:
+                raise Unavailable(f"No server answers at {url}: {error}.") from error
+            if not has_told:
+                print(f"no server answers at {url} yet ({error}); trying again", file=sys.stderr, flush=True)
+            has_told = True
+        time.sleep(0.2 if time.monotonic() - began < 10 else 5.0)
 
 
 def _words(answer: httpx.Response) -> str:

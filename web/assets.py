@@ -1,4 +1,4 @@
-"""The static files, read once at the start. Their version stands in the address, so they are kept for long."""
+"""The static files, read once at the start. Their version stands in the address, so browsers keep them."""
 
 from __future__ import annotations
 

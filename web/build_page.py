@@ -409,10 +409,16 @@ def _selected(call: Call, view: BuildView, job: Job, step: Step) -> Selected:
         base=step_base(view, job, step),
         commands=json.dumps([str(command)[:2000] for command in spec.get("commands", ())]),
         size=logs.size(key),
-        is_closed=Status(step.status).is_terminal and (logs.is_closed(key) or attempt.is_over),
+        is_closed=_is_complete(step, attempt, logs.is_closed(key)),
         window=window,
         line_count=line_count,
     )
+
+
+def _is_complete(step: Step, attempt: Attempt, is_closed: bool) -> bool:
+    """Whether nothing can be added to the log any more."""
+    has_begun = step.began_after is not None
+    return attempt.is_over or is_closed or (Status(step.status).is_terminal and not has_begun)
 
 
 def _static_window(text: LogText, first: str) -> tuple[Window, int]:

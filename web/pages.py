@@ -19,7 +19,7 @@ from ci.server.store import codes, jobs, runners, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, Filter
 from ci.status import Status
-from web import ansi
+from web import ansi, answer
 from web.guard import Call
 from web.parts import Parts
 from web.render import Renderer
@@ -65,9 +65,15 @@ def why(connection: Connection, build: Build) -> str:
 def _listed(connection: Connection, rows: Sequence[BuildRow]) -> list[Listed]:
     explained = (Status.SUCCESS.value, Status.RUNNING.value)
     return [
-        Listed(row=row, why="" if row.build.status in explained else why(connection, row.build))
+        Listed(row=row, why="" if row.build.status in explained else _why_row(connection, row))
         for row in rows
     ]
+
+
+def _why_row(connection: Connection, row: BuildRow) -> str:
+    if row.build.status == Status.FAILURE.value and row.failed is not None:
+        return f"{row.failed.name} {answer.ended(row.failed)}"
+    return why(connection, row.build)
 
 
 def newest_line(parts: Parts, job: Job, step: Step) -> str:

@@ -97,6 +97,15 @@ def ref_label(event: dict[str, Any]) -> str:
     return str(event.get("branch") or ref.removeprefix("refs/heads/"))
 
 
+def _static_runs(line: bytes) -> list[ansi.Run]:
+    """A line for the page itself; one that is very long is cut."""
+    rest = len(line) - ansi.MAX_LINE_CHARACTERS
+    if rest <= 0:
+        return ansi.runs(line)[0]
+    found, _ = ansi.runs(line[: ansi.MAX_LINE_CHARACTERS])
+    return [*found, ansi.Run(f" … {size(rest)} more in the raw log", "a-dim")]
+
+
 class Renderer:
     def __init__(self, parts: Parts, assets: Assets) -> None:
         self._parts = parts
@@ -119,7 +128,7 @@ class Renderer:
             word=lambda status: Status(status).word,
             icon=lambda status: ICONS[Status(status)],
             mark=lambda status: _MARKS[Status(status)],
-            runs=lambda line: ansi.runs(line)[0],
+            runs=_static_runs,
         )
 
     async def page(self, call: Call, template: str, *, status_code: int = 200, **values: Any) -> Response:

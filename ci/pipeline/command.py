@@ -41,7 +41,8 @@ def lint(
 def check(path: Path) -> tuple[Problem, ...]:
     """The problems of one file, in file order, warnings too."""
     if path.is_dir():
-        return (Problem(message="there is neither .ci.yml nor a file in .ci/ in this folder", file=str(path)),)
+        message = "there is neither .ci.yml nor a file in .ci/ in this folder"
+        return (Problem(message=message, file=str(path)),)
     try:
         return parse(_read(path), file=str(path)).warnings
     except ConfigError as error:

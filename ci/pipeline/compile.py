@@ -290,6 +290,7 @@ class _JobCompiler:
             update={
                 "depends_on": depends_on,
                 "run_on": verdict.statuses,
+                "ignore_failure": step.ignore_failure,
                 "detach": step.detach,
                 "deploy": step.deploy,
                 "timeout_seconds": step.timeout_seconds,
@@ -309,7 +310,6 @@ class _JobCompiler:
             image=self._image(item),
             commands=tuple(self._fill.command(command) for command in item.commands),
             environment=self._environment(item, name, number, kind),
-            ignore_failure=item.ignore_failure,
             skip_reason=self._verdicts[id(item)].reason,
             limits=self._facts.context.limits,
         )

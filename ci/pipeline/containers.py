@@ -131,7 +131,6 @@ def _service(fields: Fields, name: str) -> Service:
         commands=_commands(fields),
         environment=_environment(fields),
         when=read_when(fields),
-        ignore_failure=fields.word("failure") == "ignore",
     )
 
 
@@ -166,6 +165,9 @@ def _command(node: Node, reader: Reader) -> str:
     for reference in substitute.references(node.text):
         if not reference.name:
             reader.problems.error(node.mark, not_yet_operator(reference))
+    for name in substitute.single_quoted(node.text):
+        message = f"the shell fills in ${{{name}}}, and does not in single quotes; use double quotes"
+        reader.problems.warn(node.mark, message)
     if substitute.lone_escape(node.text):
         reader.problems.warn(node.mark, '"$$" means one "$"; write "$$$$" for the process id of the shell')
     return node.value

@@ -54,7 +54,6 @@ class Container:
     commands: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     when: When = When()
-    ignore_failure: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +62,7 @@ class Step(Container):
 
     depends_on: tuple[str, ...] | None = None
     depends_on_mark: Mark | None = None
+    ignore_failure: bool = False
     detach: bool = False
     deploy: bool = False
     timeout_seconds: int | None = None

@@ -176,8 +176,8 @@ SERVICE = _section(
     _key("commands", Shape.TEXTS, "Run these instead of what the image runs by itself."),
     _ENVIRONMENT,
     _WHEN,
-    _FAILURE,
     *_CONTAINER_LATER,
+    _later("failure", "What a failure of it does to the job."),
     _later("ports", "Ports that it listens on."),
     _later("ready", "How to tell that it is ready."),
 )
@@ -231,3 +231,17 @@ MATRIX = _section(
 
 #: In the order of the documentation.
 SECTIONS = (PIPELINE, STEP, SERVICE, CONDITION, PATTERNS, PATHS, MATRIX)
+
+
+def table(section: Section) -> str:
+    """The section as docs/reference/pipeline.md shows it."""
+    rows = ["| key | takes | meaning |", "|---|---|---|"]
+    for key in section.ready:
+        words = ": " + ", ".join(f"`{word}`" for word in key.words) if key.words else ""
+        required = " **Required.**" if key.is_required else ""
+        rows.append(f"| `{key.name}` | {key.shape.value}{words} | {key.meaning}{required} |")
+    later = [f"`{key.name}`" for key in section.keys.values() if not key.is_ready]
+    later += [f"`{key.name}: {word}`" for key in section.ready for word in key.later_words]
+    if later:
+        rows += ["", f"Not yet: {', '.join(later)}."]
+    return "\n".join(rows)

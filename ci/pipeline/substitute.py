@@ -18,6 +18,7 @@ from ci.pipeline import glob
 MAX_PASTED = 4 * 1024 * 1024
 
 _REFERENCE = re.compile(r"\$\$|\$\{([^{}$\n]{0,200})\}|\$\{")
+_QUOTED = re.compile(r"""\\.|"(?:\\.|[^"\\])*"|'[^']*'""", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -44,6 +45,17 @@ def references(text: str) -> Iterator[Reference]:
 def lone_escape(text: str) -> bool:
     """Whether `$$` stands where the shell's process id may be meant."""
     return re.search(r"(?<!\$)\$\$(?![\w{($])", text) is not None
+
+
+def single_quoted(text: str) -> list[str]:
+    """The variables of ours that stay as they are in `text`, for they stand in single quotes of a shell."""
+    quoted = [token for token in _QUOTED.findall(text) if token.startswith("'")]
+    names = [reference.name for token in quoted for reference in references(token)]
+    return [
+        name
+        for name in names
+        if name in environ.TABLE and environ.TABLE[name].controller is not environ.Controller.US
+    ]
 
 
 @dataclass(kw_only=True)

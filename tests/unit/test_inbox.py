@@ -492,6 +492,9 @@ async def test_a_repo_that_hangs_holds_up_no_other_and_forgets_nothing(elsewhere
             )
         )
         hanging = asyncio.create_task(elsewhere.inbox.process_waiting())
+        async with asyncio.timeout(10):
+            while 2 not in elsewhere.inbox._busy:
+                await asyncio.sleep(0)
         with elsewhere.core.bus.subscribe("inbox") as topics:
             await elsewhere.hooked(body("p1", (MAIN, ZERO, elsewhere.work.sha())))
             await elsewhere.inbox.process_waiting()

@@ -146,7 +146,7 @@ async def _play(moves: list[str], seed: int) -> None:
                 await players.check()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(MOVES), min_size=10, max_size=60), st.integers(0, 1 << 20))
 def test_leases_attempts_and_epochs_hold_in_any_order(moves: list[str], seed: int) -> None:
     asyncio.run(_play(moves, seed))

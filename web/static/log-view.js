@@ -97,10 +97,18 @@ class LogView extends HTMLElement {
       return;
     }
     this.update();
+    this.makeRoom();
     if (this.selected) this.goSelected();
     else if (this.dataset.line) this.goLine(Number(this.dataset.line) - 1);
     this.update();
     this.dataset.ready = "yes";
+  }
+
+  // On a wide screen the whole pane is in view at once where it begins high enough.
+  makeRoom() {
+    const room = window.innerHeight - this.box.getBoundingClientRect().top - window.scrollY - 50;
+    if (window.innerWidth > 980 && room > 320) this.style.setProperty("--log-room", `${room}px`);
+    if (this.selected) this.closest(".log")?.scrollIntoView({ block: "nearest" });
   }
 
   draw() {
@@ -268,6 +276,7 @@ class LogView extends HTMLElement {
   flags(number, found) {
     const names = [];
     if (this.selected && number + 1 >= this.selected[0] && number + 1 <= this.selected[1]) names.push("hit");
+    else if (number + 1 === Number(this.dataset.line)) names.push("wrong");
     if (this.query && found && plain(found.text).toLowerCase().includes(this.query)) names.push("found");
     if (this.hits[this.hit] === number) names.push("here");
     return names.join(" ");
@@ -305,7 +314,8 @@ class LogView extends HTMLElement {
     const { source } = this, count = source.count, unseen = count - this.seen;
     this.more.hidden = this.isFollowing || !this.isLive || unseen <= 0;
     if (!this.more.hidden) this.more.textContent = `↓ ${thousands(unseen)} new line${unseen === 1 ? "" : "s"}`;
-    const word = !this.isLive || source.ended ? "" : this.isFollowing ? "following" : "paused";
+    this.box.hidden = !this.rows.count;
+    const word = !this.isLive || source.ended || !count ? "" : this.isFollowing ? "following" : "paused";
     if (this.state.textContent !== word) this.state.textContent = word;
     const text = count ? `${thousands(count)} line${count === 1 ? "" : "s"} · ${size(source.have)}`
       : source.ended ? "It has printed nothing." : "It has printed nothing yet.";

@@ -31,6 +31,7 @@ from ci.server.store.tables import (
 from ci.status import Status
 
 _OPEN = [status.value for status in Status if not status.is_terminal]
+_FAILED = [Status.FAILURE.value, Status.ERROR.value]
 _ASKING = [Status.UNKNOWN.value, Status.BLOCKED.value]
 
 
@@ -71,6 +72,7 @@ class BuildRow:
     steps_done: int = 0
     steps_total: int = 0
     newest: tuple[Job, Step] | None = None  #: the step that began last and still runs
+    failed: Step | None = None  #: the first step that failed
 
     @property
     def path(self) -> str:
@@ -171,6 +173,7 @@ def _row(build: Build, repo: Repo, steps: Sequence[tuple[Job, Step]]) -> BuildRo
         else:
             segments.append((step.status, 1))
     at_work = [pair for pair in steps if pair[1].status == Status.RUNNING.value]
+    failed = [step for _, step in steps if step.status in _FAILED]
     done = sum(Status(step.status).is_terminal for _, step in steps)
     return BuildRow(
         build=build,
@@ -178,6 +181,7 @@ def _row(build: Build, repo: Repo, steps: Sequence[tuple[Job, Step]]) -> BuildRo
         segments=tuple(segments),
         steps_done=done,
         steps_total=len(steps),
+        failed=min(failed, key=lambda step: step.ended_after or 0.0, default=None),
         newest=max(at_work, key=lambda pair: pair[1].began_after or 0.0, default=None),
     )
 

@@ -1,0 +1,81 @@
+"""The table of variables, and its page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci.environ import MAX_VALUE_BYTES, TABLE, Context, Facts, Scope, bounded, made
+from ci.event import Event, Kind
+
+PAGE = Path(__file__).parent.parent.parent / "docs/reference/variables.md"
+
+
+def facts(**fields: Any) -> Facts:
+    defaults: dict[str, Any] = {
+        "kind": Kind.PUSH,
+        "ref": "refs/heads/main",
+        "after": "a" * 40,
+        "branch": "main",
+    }
+    context = Context(
+        owner="ada",
+        name="shop",
+        repo_key="builtin-1",
+        clone_url="http://ci.example/git/ada/shop.git",
+        number=12,
+        build_url="http://ci.example/r/ada/shop/12",
+        system_url="http://ci.example:8000",
+    )
+    event = Event(**{**defaults, **fields})
+    return Facts(event=event, context=context, pipeline="ci", job_number=1, workspace="/workspace")
+
+
+def test_a_push_has_what_is_known_of_it_and_nothing_empty() -> None:
+    found = made(facts(message="Fix\n\nmore", author="Ada", before="b" * 40), Scope.JOB)
+    assert found["CI"] == "shipway"
+    assert found["CI_REPO"] == "ada/shop"
+    assert found["CI_SYSTEM_HOST"] == "ci.example"
+    assert found["CI_COMMIT_MESSAGE"] == "Fix\n\nmore"
+    assert found["CI_PREV_COMMIT_SHA"] == "b" * 40
+    assert found["CI_PIPELINE_EVENT"] == "push"
+    assert all(found.values())
+    assert not {"CI_COMMIT_TAG", "CI_COMMIT_PULL_REQUEST", "CI_COMMIT_TARGET_BRANCH"} & set(found)
+
+
+def test_a_pull_request_has_its_number_and_target() -> None:
+    found = made(facts(kind=Kind.PULL_REQUEST, ref="refs/pull/7/head"), Scope.JOB)
+    assert (found["CI_COMMIT_PULL_REQUEST"], found["CI_COMMIT_TARGET_BRANCH"]) == ("7", "main")
+
+
+def test_changed_files_are_a_json_list_and_not_set_above_the_limit() -> None:
+    assert made(facts(changed_files=("a b", 'c"')), Scope.JOB)["CI_PIPELINE_FILES"] == '["a b", "c\\""]'
+    for files in ((), tuple(map(str, range(501))), ("x" * MAX_VALUE_BYTES,)):
+        assert "CI_PIPELINE_FILES" not in made(facts(changed_files=files), Scope.JOB)
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, "ä" * 100_000, "a\0b", "\ud800"])
+def test_no_value_is_more_than_a_program_can_be_started_with(value: str) -> None:
+    found = bounded(value).encode()
+    assert len(found) <= MAX_VALUE_BYTES
+    assert b"\0" not in found
+
+
+def test_the_page_lists_every_variable_with_who_controls_it() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", PAGE.read_text(), re.MULTILINE)
+    wanted = [
+        (name, variable.controller.value, variable.meaning)
+        for name, variable in TABLE.items()
+        if variable.is_ready
+    ]
+    assert rows == wanted
+
+
+def test_the_page_names_every_variable_that_is_not_there_yet() -> None:
+    text = PAGE.read_text().split("## Not yet")[1]
+    assert set(re.findall(r"`(\w+)`", text)) == {
+        name for name, variable in TABLE.items() if not variable.is_ready
+    }
