@@ -18,6 +18,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +41,8 @@ _SAFE = (
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
     ("http.followRedirects", "false"),
+    ("http.lowSpeedLimit", "1"),
+    ("http.lowSpeedTime", "300"),
     ("submodule.recurse", "false"),
     ("uploadpack.allowAnySHA1InWant", "true"),
 )
@@ -46,6 +50,15 @@ _PASSED_ON = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "no_pro
 _PASSED_ON_PROXIES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _GONE = ("not our ref", "unadvertised object", "couldn't find remote ref", "no such remote ref")
 PROTOCOLS = ("http", "https")
+#: What git says when a server is away, as in a restart.
+_AWAY = (
+    *("Failed to connect", "Couldn't connect", "Connection refused", "Connection reset", "timed out"),
+    *("early EOF", "RPC failed", "unexpected disconnect", "Empty reply", "Recv failure", "hung up"),
+    *("returned error: 502", "returned error: 503", "returned error: 504"),
+)
+PATIENCE_SECONDS = 120.0
+_LONGEST_PAUSE_SECONDS = 10.0
+_LOCK_LOOK_SECONDS = 0.05
 MAX_CACHED_COMMITS = 40
 
 
@@ -72,7 +85,7 @@ class Clone:
         self._header = _header(credentials)
         self._password = credentials[1] if credentials else ""
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._is_aborted = False
+        self._aborted = threading.Event()
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -90,7 +103,7 @@ class Clone:
                 say(f"{self._spec.sha[:12]} is in the runner's cache")
             else:
                 say(f"fetch {self._spec.sha[:12]} ({self._spec.ref}) from {self._spec.url}")
-                self._fetch_commit()
+                self._fetch_commit(say)
             self._git(self._cache, "update-ref", self._keep_ref, self._spec.sha)
             self._forget_old_commits()
         say(f"commit {self._title()}")
@@ -117,7 +130,7 @@ class Clone:
 
     def abort(self) -> None:
         """End what runs; the method that runs it raises CloneError."""
-        self._is_aborted = True
+        self._aborted.set()
         for process in tuple(self._running):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -133,7 +146,8 @@ class Clone:
         """One process at a time changes a cache."""
         self._cache.parent.mkdir(parents=True, exist_ok=True)
         with open(self._cache.with_suffix(".lock"), "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            while not _is_locked(lock):
+                self._wait(_LOCK_LOOK_SECONDS)
             yield
 
     def _has_commit(self) -> bool:
@@ -143,14 +157,14 @@ class Clone:
         found = self._run(self._cache, "rev-parse", "--quiet", "--verify", f"{self._keep_ref}^{{commit}}")
         return found.returncode == 0
 
-    def _fetch_commit(self) -> None:
+    def _fetch_commit(self, say: Callable[[str], None]) -> None:
         """By id; where the server serves no bare commits, by the ref, ever deeper."""
         depth = self._depth_options
-        attempt = self._fetch(self._spec.sha, *depth)
-        if attempt is None:
+        problem = self._fetch_patiently(say, *depth)
+        if problem is None:
             return
-        if not any(word in attempt for word in _GONE) or not self._spec.ref:
-            raise CloneError(self._explained(attempt))
+        if not any(word in problem for word in _GONE) or not self._spec.ref:
+            raise CloneError(self._explained(problem))
         for options in (depth, ("--unshallow",) if self._is_shallow() else ()):
             problem = self._fetch(f"+{self._spec.ref}:refs/shipway/fetched", *options)
             if problem is not None:
@@ -160,6 +174,17 @@ class Clone:
         raise CloneError(
             f"{self._spec.url} has no commit {self._spec.sha} any more: {self._spec.ref} has moved on."
         )
+
+    def _fetch_patiently(self, say: Callable[[str], None], *options: str) -> str | None:
+        """As `_fetch`; a server that is away for a while is waited for."""
+        until, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
+        while (problem := self._fetch(self._spec.sha, *options)) is not None:
+            if not any(word in problem for word in _AWAY) or time.monotonic() > until:
+                return problem
+            say(f"{self._explained(problem)}; trying again")
+            self._wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        return None
 
     def _fetch(self, what: str, *options: str) -> str | None:
         """None, or what git said."""
@@ -277,7 +302,7 @@ class Clone:
             process_group=0,
         )
         self._running.add(process)
-        if self._is_aborted:
+        if self._aborted.is_set():
             self.abort()
         return process
 
@@ -306,9 +331,21 @@ class Clone:
             environment["GIT_DIR"] = str(folder)
         return environment
 
+    def _wait(self, seconds: float) -> None:
+        self._aborted.wait(seconds)
+        self._raise_if_aborted()
+
     def _raise_if_aborted(self) -> None:
-        if self._is_aborted:
+        if self._aborted.is_set():
             raise CloneError("the clone was stopped")
+
+
+def _is_locked(lock: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _header(credentials: tuple[str, str] | None) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from ci import protocol
 from ci.protocol import Hello, RunnerMessage, ServerMessage, Welcome
@@ -36,7 +38,8 @@ class Control:
     async def send_now(self, message: RunnerMessage) -> None:
         """Ahead of what waits: for heartbeats."""
         if self._outbox is not None and self._connection is not None:
-            await self._connection.send(protocol.encode(message))
+            with suppress(ConnectionClosed):
+                await self._connection.send(protocol.encode(message))
 
     async def serve(self, connection: ClientConnection) -> None:
         await connection.send(protocol.encode(self._hello()))

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ci.environ import run_variables
+from ci.errors import ShipwayError
 from ci.protocol import Change, JobEnded, StepAsks, StepChanged
 from ci.spec import StepKind, StepSpec
 from ci.status import Outcome, Status, of_job
@@ -34,6 +35,7 @@ from runners.step_log import StepLog
 
 DESTROY_TRIES = 4
 _STUCK_SECONDS = 20.0
+_SETTLE_SECONDS = 10.0
 _ASK_REASON = "waits until the server has recorded its start, because it changes things outside"
 
 
@@ -77,9 +79,7 @@ class Execution:
         finally:
             timer.cancel()
             await self._destroy()
-        for task in self._tasks:
-            task.cancel()
-        self._end_what_is_left()
+        await self._settle()
         self._record(self._job_end())
         await self._journal.close()
 
@@ -159,6 +159,15 @@ class Execution:
         over.cancel()
         halted.cancel()
 
+    async def _settle(self) -> None:
+        """After `destroy` every step ends by itself; what does not is left alone."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_SETTLE_SECONDS)
+        left = tuple(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     async def _destroy(self) -> None:
         for again in range(DESTROY_TRIES):
             try:
@@ -180,7 +189,9 @@ class Execution:
             token = secrets.token_hex(16)
             log = self._open_log(step, token)
             exit_ = await self._start(step, log, token)
-        except (EngineError, CloneError) as error:
+        except asyncio.CancelledError:
+            exit_ = Exit(code=None, outcome=Outcome.INFRA, reason="the engine never said how it ended")
+        except (EngineError, CloneError, ShipwayError) as error:
             exit_ = Exit(code=None, outcome=Outcome.INFRA, reason=str(error))
         except Exception as error:  # the edge: whatever goes wrong with a step is its end, with a reason
             exit_ = Exit(code=None, outcome=Outcome.INFRA, reason=_internal(error))
@@ -288,13 +299,6 @@ class Execution:
                 after_seconds=self._after(),
             )
         )
-
-    def _end_what_is_left(self) -> None:
-        """After a halt and `destroy`: steps whose engine never said how they ended."""
-        for step in self._spec.steps:
-            if not self._plan.status(step.slug).is_terminal and self._halt is not None:
-                self._plan.ended(step.slug, self._halt.status)
-                self._record_end(step, End(self._halt.status, self._halt.outcome, self._halt.reason))
 
     def _job_end(self) -> JobEnded:
         status, halt = self._plan.fold(), self._halt

@@ -20,6 +20,7 @@ from ci.errors import Conflict, ShipwayError
 from ci.protocol import (
     Accept,
     Assign,
+    Begin,
     Cancel,
     FrameKind,
     Granted,
@@ -28,6 +29,7 @@ from ci.protocol import (
     LogFrame,
     Lost,
     Recorded,
+    Released,
     RunnerMessage,
     Welcome,
 )
@@ -56,6 +58,7 @@ class Talk:
     is_open: Callable[[], bool]
     send: Callable[[RunnerMessage], None]
     on_change: Callable[[], None]
+    on_failure: Callable[[BaseException], None]
 
 
 class Keeper:
@@ -146,34 +149,35 @@ class Keeper:
                 attempt.is_accepted = True
                 self._talk.send(Accept(lease=attempt.lease))
 
-    def begin(self, lease: Lease) -> None:
-        attempt = self._of(lease)
-        if attempt is not None and attempt.phase is Phase.OFFERED and attempt.assign is not None:
+    def take(self, message: Begin | Recorded | Granted | Cancel | Released) -> None:
+        """A word of the server about one lease; under another epoch than ours it means nothing."""
+        attempt = self.attempts.get(message.lease.key)
+        if attempt is None or attempt.lease != message.lease:
+            return
+        match message:
+            case Begin():
+                self._begin(attempt)
+            case Recorded():
+                attempt.recorded(message.seq)
+                self.look(attempt)
+            case Granted():
+                attempt.order(OrderGranted(step=message.step))
+            case Cancel():
+                attempt.order(OrderCancel(reason=message.reason))
+            case Released():
+                self._released(attempt)
+
+    def _begin(self, attempt: Attempt) -> None:
+        if attempt.phase is Phase.OFFERED and attempt.assign is not None:
             attempt.phase = Phase.HANDED
             self._spawn(self._hand(attempt, attempt.assign))
             attempt.assign = None
 
-    def recorded(self, message: Recorded) -> None:
-        if attempt := self._of(message.lease):
-            attempt.recorded(message.seq)
-            self.look(attempt)
-
-    def granted(self, message: Granted) -> None:
-        if attempt := self._of(message.lease):
-            attempt.order(OrderGranted(step=message.step))
-
-    def cancelled(self, message: Cancel) -> None:
-        if attempt := self._of(message.lease):
-            attempt.order(OrderCancel(reason=message.reason))
-
-    def released(self, lease: Lease) -> None:
-        attempt = self.attempts.get(lease.key)
-        if attempt is None:
-            return
+    def _released(self, attempt: Attempt) -> None:
         if attempt.phase in (Phase.ENDED, Phase.LOST):
             self._drop(attempt)
         else:
-            self.dead(lease.key)
+            self.dead(attempt.key)
 
     def dead(self, key: tuple[int, int]) -> None:
         attempt = self.attempts.get(key)
@@ -240,15 +244,17 @@ class Keeper:
         try:
             await asyncio.to_thread(spool.prepare, folder)
             reader = SpoolReader(folder)
+            attempt.open(reader)
+            await self._spawner.hand(self._make_handover(assign, folder))
         except (OSError, ShipwayError) as error:
-            print(f"spool: {error}", file=sys.stderr)
-            attempt.phase = Phase.LOST
-            attempt.loss = f"the runner cannot make its spool: {error}"
+            print(f"job {attempt.key[0]}: {error}", file=sys.stderr, flush=True)
+            if attempt.phase is Phase.HANDED:
+                attempt.phase = Phase.LOST
+                attempt.loss = f"the runner cannot start the job: {error}"
+                self._tell_loss(attempt)
+            return
+        finally:
             attempt.is_handed.set()
-            return self._tell_loss(attempt)
-        attempt.open(reader)
-        await self._spawner.hand(self._make_handover(assign, folder))
-        attempt.is_handed.set()
         if attempt.phase is Phase.HANDED:
             self._opened(attempt, reader)
         self._spawn(self._spawner.start_spare())
@@ -316,15 +322,15 @@ class Keeper:
 
     # --- small things --------------------------------------------------------------------------------------
 
-    def _of(self, lease: Lease) -> Attempt | None:
-        """The attempt, if the server speaks of the lease that we have."""
-        attempt = self.attempts.get(lease.key)
-        return attempt if attempt is not None and attempt.lease == lease else None
-
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._talk.on_failure(error)
 
 
 def _claim(folder: Path) -> None:

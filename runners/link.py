@@ -39,7 +39,7 @@ class Link:
         self._serve = serve
         self._proxy: Literal[True] | None = None if is_loopback else True
         self._connection: ClientConnection | None = None
-        self._last_words = ""
+        self._last_words: str | None = None
 
     async def run(self) -> None:
         """For ever, until it is cancelled."""
@@ -48,7 +48,7 @@ class Link:
             began = time.monotonic()
             try:
                 await self._connect_once()
-            except (OSError, SSLError, WebSocketException, TimeoutError) as error:
+            except (OSError, SSLError, WebSocketException, TimeoutError, ValueError) as error:
                 self._say(_reason(error))
             failures = 0 if time.monotonic() - began > GOOD_AFTER_SECONDS else failures + 1
             await asyncio.sleep(delay_seconds(failures))
@@ -102,6 +102,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ConnectionClosed):
         closed = error.rcvd
         return f"the server closed the connection: {closed.reason}" if closed and closed.reason else "cut off"
-    if isinstance(error, InvalidHandshake):
+    if isinstance(error, (InvalidHandshake, ValueError)):
         return f"what answers is no Shipway server: {error}"
     return f"no connection: {error}; trying again"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ci.protocol import MAX_PAYLOAD_BYTES, FrameKind, Lease, LogEnded, LogFrame, Stream
 from runners.spool import SpoolReader
 
-WINDOW_BYTES = 4 << 20
+WINDOW_BYTES = 8 << 20
 #: An answer that is due for so long was lost with what it answers: send again.
 STALLED_SECONDS = 10.0
 _CRC = struct.Struct("!I")

@@ -20,16 +20,11 @@ from ci.protocol import (
     HEARTBEAT_SECONDS,
     AskDead,
     Assign,
-    Begin,
-    Cancel,
     Dead,
     Drain,
-    Granted,
     Heartbeat,
     Hello,
     LogFrame,
-    Recorded,
-    Released,
     ServerMessage,
     Take,
     Welcome,
@@ -63,7 +58,12 @@ class Supervisor:
         self._machine = Machine(janitor, credential.server, self._engine_changed)
         self._spawner = Spawner(settings.engine, settings.data)
         self._control = Control(self._hello, self._take)
-        talk = Talk(is_open=lambda: self._control.is_open, send=self._control.send, on_change=self._changed)
+        talk = Talk(
+            is_open=lambda: self._control.is_open,
+            send=self._control.send,
+            on_change=self._changed,
+            on_failure=self._fail,
+        )
         self._keeper = Keeper(settings, self._machine, self._spawner, self._handover, talk)
         self._shipper = LogShipper(self._keeper.attempts.values, self._take_frame)
         self._reaper = Reaper(self._machine, str(credential.runner), self._keeper.may_need, self._ask_dead)
@@ -171,20 +171,12 @@ class Supervisor:
             case Assign():
                 self._offered = max(0, self._offered - 1)
                 self._keeper.assigned(message)
-            case Begin():
-                self._keeper.begin(message.lease)
-            case Recorded():
-                self._keeper.recorded(message)
-            case Granted():
-                self._keeper.granted(message)
-            case Cancel():
-                self._keeper.cancelled(message)
-            case Released():
-                self._keeper.released(message.lease)
             case Dead():
                 self._dead(message.attempts)
             case Drain():
                 self._is_draining = message.is_draining
+            case _:
+                self._keeper.take(message)
         self._changed()
 
     def _welcome(self, message: Welcome) -> None:
@@ -250,5 +242,8 @@ class Supervisor:
         """A loop that fails ends the supervisor: the next one goes on from the spools."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            self._failure = self._failure or error
-            self._done.set()
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._done.set()

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ci.protocol import Dead, Granted, StepAsks
+from ci.errors import Conflict
+from ci.protocol import Begin, Dead, Granted, StepAsks
 from ci.status import Outcome, Status
+from runners.spool import SpoolWriter, prepare
 
 LINES = b"".join(b"line %d\n" % number for number in range(1, 201))
 
@@ -37,10 +39,12 @@ async def test_nothing_starts_before_the_server_says_begin(server, runner, step)
     job = server.add(step("hello", FAKE_OUTPUT="hello\n"))
     await runner.start()
     await server.until(lambda: job.is_accepted)
-    assert not runner.spool(1).exists()
-    server.begins_at_once = True
+    job.is_accepted = False
     await server.stop()
     await server.start()
+    await server.until(lambda: job.is_accepted)
+    assert not runner.spool(1).exists()
+    await server.say(Begin(lease=job.lease))
     await server.until(lambda: job.is_over)
     assert (job.attempt, job.log()) == (1, b"hello\n")
 
@@ -202,6 +206,33 @@ async def test_an_attempt_that_the_server_calls_dead_is_killed_and_removed(serve
     await gone(runner.spool(1))
     await gone(Path(f"/proc/{pid}"))
     assert runner.on_engine() == []
+
+
+async def test_a_lease_that_the_server_calls_stale_is_renewed_and_goes_on(server, runner, step) -> None:
+    job = server.add(step("slow", FAKE_LINES=200, FAKE_SLEEP=1))
+    await runner.start()
+    await server.until(lambda: len(job.log()) > 100)
+    job.epoch += 1
+    await server.until(lambda: job.is_over)
+    assert (job.attempt, job.log()) == (1, LINES)
+    assert len(server.hellos) == 2
+
+
+async def test_a_spool_in_which_no_job_process_had_begun_starts_none(server, runner, step) -> None:
+    job = server.add(step("hello"))
+    job.is_leased = job.is_accepted = True
+    prepare(runner.spool(1))
+    await server.stop()
+    await runner.start()
+    async with asyncio.timeout(20):
+        while not (runner.spool(1) / "lock").stat().st_size:
+            await asyncio.sleep(0.02)
+    with pytest.raises(Conflict):
+        SpoolWriter.create(runner.spool(1))
+    await server.start()
+    await server.until(lambda: job.losses)
+    await server.until(lambda: job.is_over)
+    assert (job.attempt, job.changes[1]) == (2, [])
 
 
 async def test_without_a_server_for_the_disconnect_limit_the_job_ends_and_says_so(

@@ -52,6 +52,10 @@ class Backend(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", forge.redirect + self.path)
             return self.end_headers()
+        if forge.outages:
+            forge.outages -= 1
+            self.send_response(503)
+            return self.end_headers()
         if self.headers.get("Authorization") != wanted:
             self.send_response(401)
             self.send_header("WWW-Authenticate", "Basic")
@@ -92,6 +96,7 @@ class Forge:
         self.folder = folder
         self.headers: list[dict[str, str]] = []
         self.redirect = ""
+        self.outages = 0
         self.work = folder / "work"
         git(folder, "init", "--quiet", "--bare", "-b", "main", "repo.git")
         git(folder, "init", "--quiet", "-b", "main", "work")
@@ -251,6 +256,22 @@ def test_a_commit_that_is_gone_is_named_with_its_ref(forge: Forge, tmp_path: Pat
     forge.commit()
     with pytest.raises(CloneError, match="refs/heads/main has moved on"):
         written(clone_of(forge, "1" * 40, tmp_path / "data"))
+
+
+def test_a_server_that_is_away_for_a_moment_is_waited_for(forge: Forge, tmp_path: Path) -> None:
+    sha = forge.commit()
+    forge.outages = 1
+    said, _ = written(clone_of(forge, sha, tmp_path / "data"))
+    assert "returned error: 503; trying again" in said[1]
+    assert said[-1].endswith("a commit")
+
+
+def test_a_commit_that_its_user_may_not_read_is_not_tried_again(forge: Forge, tmp_path: Path) -> None:
+    spec = clone_of(forge, forge.commit(), tmp_path / "data")._spec
+    forge.headers.clear()
+    with pytest.raises(CloneError, match="git cannot fetch"):
+        Clone(spec, tmp_path / "data", ("job", "wrong")).fetch(lambda line: None)
+    assert len(forge.headers) == 1
 
 
 def test_a_tag_is_a_tag_in_the_workspace(forge: Forge, tmp_path: Path) -> None:

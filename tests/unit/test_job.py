@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ci.protocol import Assign, Change, JobEnded, Lease, StepAsks, StepChanged, Stream
+from ci.protocol import Assign, Change, JobEnded, Lease, LogEnded, StepAsks, StepChanged, Stream
 from ci.spec import CloneSpec, JobSpec, StepKind, StepSpec
 from ci.status import Outcome, Status
 from runners.clone import Clone
@@ -98,6 +98,8 @@ class Run:
         last = self.changes[-1]
         assert isinstance(last, JobEnded)
         assert list(FakeJanitor(self.state).attempts("s")) == []
+        closed = [each.step for each in self.changes if isinstance(each, LogEnded)]
+        assert sorted(closed) == self.reader.steps()
         return last
 
 
@@ -303,7 +305,10 @@ async def test_a_commit_is_cloned_by_the_runner_with_a_log_of_its_own(
     assert job.log(0).splitlines()[-1].endswith(b"First things first")
 
 
-async def test_a_clone_that_fails_says_why_in_its_log_and_skips_the_steps(run) -> None:
+async def test_a_clone_that_fails_says_why_in_its_log_and_skips_the_steps(
+    run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.clone.PATIENCE_SECONDS", 0)
     clone = CloneSpec(url="http://127.0.0.1:1/x.git", sha="1" * 40, ref="refs/heads/main", repo_key="k")
     job = run(
         step("clone", 0, kind=StepKind.CLONE, commands=()),
