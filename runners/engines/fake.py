@@ -17,7 +17,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import BinaryIO
@@ -201,7 +201,8 @@ def _texts(wish: Mapping[str, str], folder: Path) -> Iterator[bytes]:
 @contextmanager
 def _standing_for_container(folder: Path, slug: str) -> Iterator[None]:
     container = folder / f"container-{slug}"
-    container.touch()
+    with suppress(FileNotFoundError):  # removed by another process just now: the step will see it
+        container.touch()
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ exec 3<&0 </dev/null%s
 exec 3<&-
 shipway_nl='
 '
-( trap - TERM; eval "$shipway_line" )
+( trap - TERM; eval "$shipway_line"; unset shipway_line shipway_end shipway_nl; eval "$shipway_script" )
 shipway_code=$?
 while [ "$shipway_stopped" ] && kill -0 -1 2>/dev/null; do ( sleep 0.05 || sleep 1 ) 2>/dev/null; done
 exit $shipway_code
@@ -54,14 +54,13 @@ def is_exportable(name: str) -> bool:
 
 def commands_payload(environment: Mapping[str, str], commands: Sequence[str], token: str) -> bytes:
     """What the gate is fed for a step with commands. `environment` holds exportable names only."""
-    return _payload(
-        environment, f"shipway_script={_quoted(script(commands, token))}", 'eval "$shipway_script"'
-    )
+    return _payload(environment, script(commands, token))
 
 
 def exec_payload(environment: Mapping[str, str], arguments: Sequence[str]) -> bytes:
     """What the gate is fed to become a program of the image."""
-    return _payload(environment, "exec " + " ".join(_quoted(argument) for argument in arguments))
+    words = ("'" + argument.replace("'", "'\\''") + "'" for argument in arguments)
+    return _payload(environment, "exec " + " ".join(words))
 
 
 def script(commands: Sequence[str], token: str) -> str:
@@ -84,13 +83,9 @@ def script(commands: Sequence[str], token: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _payload(environment: Mapping[str, str], *statements: str) -> bytes:
+def _payload(environment: Mapping[str, str], text: str) -> bytes:
     exports = [f"export {name}={_quoted(value)}" for name, value in environment.items()]
-    line = "; ".join(
-        [*exports, *statements[:-1], "unset shipway_line shipway_end shipway_nl", statements[-1]]
-    )
-    if len(statements) == 1:  # its arguments still need the newline
-        line = "; ".join([*exports, *statements])
+    line = "; ".join([*exports, f"shipway_script={_quoted(text)}"])
     return f"{line}\n{_END}\n".encode("utf-8", "surrogateescape")
 
 
