@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import re
 import zlib
@@ -116,7 +117,7 @@ class Scene:
 
     async def user(self, name: str = "ada", *, is_admin: bool = True) -> str:
         """The account, and a token of it."""
-        password_hash = auth.hash_password(PASSWORD)
+        password_hash = _password_hash()
         now = self.clock.now()
 
         def make(c: Connection) -> str:
@@ -315,6 +316,11 @@ class Scene:
         finally:
             server.should_exit = True
             await task
+
+
+@functools.cache
+def _password_hash() -> str:
+    return auth.hash_password(PASSWORD)
 
 
 def _spec(number: int, done: Done, steps: Sequence[Done]) -> StepSpec:

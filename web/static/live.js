@@ -3,30 +3,37 @@
 
 import { tick } from "./time.js";
 
-const topics = document.body.dataset.topics;
+let topics = document.body.dataset.topics;
 const offline = document.getElementById("offline");
-let isLooking = false, again = false, retry = 0, lostAt = 0, warn = 0;
+let socket, isLooking = false, again = false, retry = 0, warn = 0, later = 0;
 
 function connect() {
   const url = new URL(`/live?topics=${encodeURIComponent(topics)}`, location.href);
   url.protocol = url.protocol.replace("http", "ws");
-  const socket = new WebSocket(url);
+  const mine = socket = new WebSocket(url);
   socket.onmessage = () => {
     connected();
     look(); // also the first time: the page may be older than the socket
   };
   socket.onclose = () => {
-    lostAt ||= Date.now();
+    if (socket !== mine) return;
     warn ||= setTimeout(() => { offline.hidden = false; }, 3000);
     retry = Math.min(Math.max(200, retry * 1.7), 5000);
-    setTimeout(connect, retry * (0.7 + Math.random() * 0.6));
+    later = setTimeout(connect, retry * (0.7 + Math.random() * 0.6));
   };
+}
+
+// A build that has ended hears less than one that waits for a runner.
+function listenTo(fresh) {
+  topics = document.body.dataset.topics = fresh;
+  clearTimeout(later);
+  socket.close();
+  connect();
 }
 
 function connected() {
   clearTimeout(warn);
-  warn = lostAt = 0;
-  retry = 0;
+  warn = retry = 0;
   offline.hidden = true;
 }
 
@@ -36,8 +43,10 @@ export async function look() {
   try {
     do {
       again = false;
-      const page = await fetchPage();
+      const began = performance.now(), page = await fetchPage();
       if (page) replace(page);
+      // A busy server is asked less often: most of the time is the reader's.
+      await new Promise((done) => setTimeout(done, Math.max(100, 3 * (performance.now() - began))));
     } while (again);
   } finally {
     isLooking = false;
@@ -65,7 +74,7 @@ function replace(page) {
   if (page.title !== document.title) document.title = page.title;
   const icon = document.getElementById("favicon"), fresh = page.getElementById("favicon");
   if (icon && fresh && icon.getAttribute("href") !== fresh.getAttribute("href")) icon.href = fresh.href;
-  if (page.body.dataset.topics !== topics) setTimeout(() => location.reload(), 0);
+  if (page.body.dataset.topics !== topics) listenTo(page.body.dataset.topics);
   tick();
   document.dispatchEvent(new CustomEvent("shipway:changed"));
 }

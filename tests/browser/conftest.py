@@ -1,0 +1,80 @@
+"""A real Chromium before a real server. What the pages show is made by tests/scene.py."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from tests.scene import PASSWORD, Scene
+
+HERE = Path(__file__).parent
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    scene = Scene(tmp_path)
+    await scene.open()
+    await scene.user()
+    yield scene
+    await scene.close()
+
+
+@pytest.fixture
+async def site(scene: Scene) -> AsyncIterator[str]:
+    async with scene.serving() as url:
+        yield url
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def context(browser: Browser, site: str) -> AsyncIterator[BrowserContext]:
+    """Signed in. Fails the test if a page breaks its own Content-Security-Policy or throws."""
+    context = await browser.new_context(viewport={"width": 1440, "height": 900})
+    wrong: list[str] = []
+    context.on("weberror", lambda error: wrong.append(str(error.error)))
+    context.on(
+        "console",
+        lambda message: wrong.append(message.text) if "Content Security Policy" in message.text else None,
+    )
+    await sign_in(context, site)
+    yield context
+    await context.close()
+    assert wrong == []
+
+
+@pytest.fixture
+async def page(context: BrowserContext) -> Page:
+    return await context.new_page()
+
+
+async def sign_in(context: BrowserContext, site: str) -> None:
+    page = await context.new_page()
+    await page.goto(f"{site}/sign-in")
+    await page.fill("[name=name]", "ada")
+    await page.fill("[name=password]", PASSWORD)
+    await page.click("button.primary")
+    await page.wait_for_url(f"{site}/")
+    await page.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core, as the lock file pins it."""
+    source = HERE / "node_modules/axe-core/axe.min.js"
+    if not source.exists():
+        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run(command, cwd=HERE, check=True, capture_output=True)
+    return source.read_text()

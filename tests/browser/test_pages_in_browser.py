@@ -1,0 +1,152 @@
+"""Every page in a browser: accessible, nowhere wider than the screen, whole without scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from ci.server.store import builds
+from tests.browser.conftest import sign_in
+from tests.scene import Scene, fill
+
+pytestmark = pytest.mark.browser
+
+PAGES = {
+    "builds": "/",
+    "nothing found": "/?q=nothing-has-this-title",
+    "repos": "/repos",
+    "repo": "/r/ada/api",
+    "inbox": "/r/ada/api/inbox",
+    "runners": "/runners",
+    "account": "/account",
+    "passed": "/r/ada/api/7",
+    "failed": "/r/ada/api/8",
+    "step": "/r/ada/api/8/ci/test?attempt=1",
+    "pending": "/r/ada/api/9",
+    "matrix": "/r/ada/api/10",
+    "running": "/r/ada/api/11",
+    "config": "/r/ada/worker/1",
+    "attempts": "/r/ada/worker/2/ci/build?attempt=1",
+    "cancelled": "/r/ada/worker/3",
+    "unknown": "/r/ada/worker/4",
+    "missing": "/r/ada/api/999",
+}
+
+
+async def _settled(page: Page, url: str) -> None:
+    await page.goto(url)
+    if await page.locator("log-view").count():
+        await page.wait_for_selector("log-view[data-ready]")
+
+
+async def _serious(page: Page, axe: str) -> list[str]:
+    await page.evaluate(axe)
+    found: list[dict[str, Any]] = await page.evaluate("axe.run().then((result) => result.violations)")
+    return [
+        f"{page.url} {each['id']} ({each['impact']}): {each['nodes'][0]['html'][:200]} "
+        f"{each['nodes'][0]['failureSummary'][:300]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1440])
+async def test_axe_finds_nothing_serious(
+    scene: Scene, site: str, browser: Browser, axe: str, theme: Any, width: int
+) -> None:
+    await fill(scene)
+    context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+    wrong: list[str] = []
+    page = await context.new_page()
+    await _settled(page, f"{site}/sign-in")
+    wrong += await _serious(page, axe)
+    await sign_in(context, site)
+    for path in PAGES.values():
+        await _settled(page, site + path)
+        wrong += await _serious(page, axe)
+    await context.close()
+    assert wrong == [], "\n".join(wrong)
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440, 1920])
+async def test_no_page_is_wider_than_the_screen(
+    scene: Scene, site: str, browser: Browser, width: int
+) -> None:
+    await fill(scene)
+    context = await browser.new_context(viewport={"width": width, "height": 800})
+    await sign_in(context, site)
+    page = await context.new_page()
+    for name, path in PAGES.items():
+        await _settled(page, site + path)
+        over = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert over <= 0, f"{name} is {over} px too wide"
+    await context.close()
+
+
+async def test_without_scripts_a_build_can_be_read_and_cancelled(
+    scene: Scene, site: str, browser: Browser
+) -> None:
+    ids = await fill(scene)
+    context = await browser.new_context(java_script_enabled=False)
+    await sign_in(context, site)
+    page = await context.new_page()
+    await page.goto(f"{site}/r/ada/api/8")
+    await expect(page.locator(".answer .hit").first).to_contain_text("expected 3 rows, got 2")
+    await expect(page.locator("#L1825")).to_be_visible()
+    await expect(page.locator("#L1825 .fg1")).to_have_text("1 failed")
+    await page.goto(f"{site}/r/ada/api/11")
+    await page.click("text=Cancel")
+    build = await scene.store.read(lambda c: builds.by_id(c, ids["running"]))
+    assert build is not None and build.cancel_reason == "cancelled by ada"
+    await page.click("button[value=dark]")
+    assert await page.get_attribute("html", "data-theme") == "dark"
+    await context.close()
+
+
+async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: str, page: Page) -> None:
+    await fill(scene)
+    await page.goto(site)
+    await page.keyboard.press("j")
+    await page.keyboard.press("j")
+    first = await page.evaluate("document.activeElement.getAttribute('href')")
+    rows = await page.evaluate(
+        "[...document.querySelectorAll('[data-row]')].map((a) => a.getAttribute('href'))"
+    )
+    assert first == rows[1]
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("/")
+    await page.keyboard.type("status:failed")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/?q=status*")
+    assert await page.locator(".builds > li").count() == 2
+
+
+async def test_a_new_build_appears_in_the_list_without_a_reload(scene: Scene, site: str, page: Page) -> None:
+    await fill(scene)
+    await page.goto(site)
+    await page.evaluate("window.marker = 1")
+    before = await page.locator(".builds > li").count()
+    await scene.build(1, [("ci", [])], title="Just pushed")
+    scene.bus.publish("builds")
+    await expect(page.locator(".builds > li")).to_have_count(before + 1)
+    await expect(page.locator(".builds > li").first).to_contain_text("Just pushed")
+    assert await page.evaluate("window.marker") == 1
+
+
+async def test_a_lost_server_is_told_after_three_seconds_and_found_again(
+    scene: Scene, browser: Browser
+) -> None:
+    context = await browser.new_context()
+    async with scene.serving() as site:
+        await sign_in(context, site)
+        page = await context.new_page()
+        await page.goto(site)
+        await expect(page.locator("#offline")).to_be_hidden()
+        await context.set_offline(True)
+    await expect(page.locator("#offline")).to_be_visible(timeout=8000)
+    await context.close()
