@@ -164,8 +164,8 @@ _SYSTEM = (
     _us("CI_SYSTEM_VERSION", "version of the server", lambda f: __version__),
     _us("CI_SYSTEM_URL", "address of the server", lambda f: f.context.system_url),
     _us("CI_SYSTEM_HOST", "host name of the server", lambda f: _first_name(f.context.system_url)),
-    _run("CI_SYSTEM_PLATFORM", "what the runner's engine runs on, such as `linux/amd64`"),
-    _run("CI_MACHINE", "name of the runner"),
+    _run("CI_SYSTEM_PLATFORM", "platform of the runner's machine, such as `linux/amd64`"),
+    _run("CI_MACHINE", "host name of the runner's machine"),
     _us("CI_WORKSPACE", "folder of the workspace in every step", lambda f: f.workspace),
     _us("CI_FORGE_TYPE", "which kind of forge: `builtin` or `git`", lambda f: f.context.forge),
     _us("CI_FORGE_URL", "address of the forge", lambda f: f.context.forge_url),
@@ -286,6 +286,24 @@ def made(facts: Facts, scope: Scope) -> dict[str, str]:
 def step_variables(facts: Facts, step: StepFacts) -> dict[str, str]:
     """The variables of one step of the job."""
     return made(replace(facts, step=step), Scope.STEP)
+
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+def run_variables(
+    *, has_failed: bool, job_started_at: float, step_started_at: float, machine: str, architecture: str
+) -> dict[str, str]:
+    """The variables that only the runner knows, when a step starts. Times are seconds since 1970;
+    `architecture` is the kernel's word."""
+    found = {
+        "CI_PIPELINE_STATUS": "failure" if has_failed else "success",
+        "CI_PIPELINE_STARTED": str(int(job_started_at)),
+        "CI_STEP_STARTED": str(int(step_started_at)),
+        "CI_MACHINE": bounded(machine),
+        "CI_SYSTEM_PLATFORM": f"linux/{_ARCHITECTURES.get(architecture, architecture)}",
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def given(event: Event) -> dict[str, str]:

@@ -11,6 +11,7 @@ finds a dead process, removes the attempt before it reports a loss (law 11).
 from __future__ import annotations
 
 import asyncio
+import platform
 import secrets
 import sys
 import time
@@ -18,6 +19,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from ci.environ import run_variables
 from ci.errors import ShipwayError
 from ci.protocol import Change, JobEnded, StepAsks, StepChanged
 from ci.spec import StepKind, StepSpec
@@ -57,7 +59,7 @@ class Execution:
         self._masks = (*self._assign.masks, *(self._clone.masks if self._clone else ()))
         self._plan = Plan(self._spec)
         self._journal = Journal(spool, self._journal_broke)
-        self._began = time.monotonic()
+        self._began, self._began_at = time.monotonic(), time.time()
         self._halt: Halt | None = None
         self._halted = asyncio.Event()
         self._over = asyncio.Event()
@@ -213,11 +215,20 @@ class Execution:
         def on_started() -> None:
             loop.call_soon_threadsafe(self._started, step)
 
-        environment = {**self._spec.environment, **step.environment}
+        environment = {**self._spec.environment, **self._run_variables(), **step.environment}
         launch = Launch(
             step=step, environment=environment, mark_token=token, output=log, on_started=on_started
         )
         return self._engine.run(launch)
+
+    def _run_variables(self) -> dict[str, str]:
+        return run_variables(
+            has_failed=self._plan.has_failed,
+            job_started_at=self._began_at,
+            step_started_at=time.time(),
+            machine=platform.node(),
+            architecture=platform.machine(),
+        )
 
     def _started(self, step: StepSpec) -> None:
         self._plan.started(step.slug)

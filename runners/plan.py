@@ -90,6 +90,11 @@ class Plan:
         return slug in self._stopped_with_job
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the job would fail if it ended now."""
+        return any(self._is_bad(slug) for slug in self._steps)
+
+    @property
     def is_over(self) -> bool:
         return all(status.is_terminal for status in self._status.values())
 

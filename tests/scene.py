@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from sqlalchemy import Connection, update
 
@@ -55,6 +57,24 @@ class Done:
     image: str = "busybox"
     deploy: bool = False
     is_open: bool = False  #: its log may still grow
+
+
+async def send(client: httpx.AsyncClient, path: str, **fields: str) -> httpx.Response:
+    """A form of ours, sent as a browser sends it: with its token and the Origin."""
+    page = (
+        await client.get("/sign-in")
+        if not client.cookies.get("shipway_session")
+        else await client.get("/account")
+    )
+    found = re.search(r'name="csrf" value="([0-9a-f]+)"', page.text)
+    assert found is not None, page.text[:300]
+    origin = str(client.base_url).rstrip("/")
+    return await client.post(path, data={"csrf": found[1], **fields}, headers={"origin": origin})
+
+
+async def sign_in(client: httpx.AsyncClient, name: str = "ada") -> None:
+    answer = await send(client, "/sign-in", name=name, password=PASSWORD)
+    assert answer.status_code == 303, answer.text
 
 
 class Scene:
@@ -260,6 +280,16 @@ class Scene:
             lambda c: c.execute(JOB.select().where(JOB.c.build_id == build_id).order_by(JOB.c.position)).all()
         )
         return LogKey(rows[job].id, rows[job].attempt, number)
+
+    @contextlib.asynccontextmanager
+    async def client(
+        self, token: str = "", url: str = "http://127.0.0.1:8000"
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        """HTTP without a socket; with a token as a program, else as a browser that keeps its cookies."""
+        transport = httpx.ASGITransport(app=build_app(self.parts(url)), client=("127.0.0.1", 5000))
+        headers = {"authorization": f"Bearer {token}"} if token else {"accept": "text/html"}
+        async with httpx.AsyncClient(transport=transport, base_url=url, headers=headers) as client:
+            yield client
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -525,4 +555,4 @@ async def _matrix(scene: Scene, repo_id: int, clone: Done) -> int:
     )
 
 
-__all__ = ["PASSWORD", "RUNNER", "Done", "Scene", "fill", "pytest_log"]
+__all__ = ["PASSWORD", "RUNNER", "Done", "Scene", "fill", "pytest_log", "send", "sign_in"]

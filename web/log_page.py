@@ -19,6 +19,7 @@ from web import log_text
 from web.build_page import find_log
 from web.guard import Call, admit_socket
 from web.parts import Parts
+from web.problems import NoSuchRange
 
 CHUNK_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})$")
@@ -66,7 +67,7 @@ def _range(header: str, size: int) -> tuple[int, int, bool]:
         begin = int(match[1])
         end = min(size, int(match[2]) + 1) if match[2] else size
     if begin >= end:
-        raise Invalid(f"the log has {size} bytes; there is nothing in {header[:60]!r}")
+        raise NoSuchRange(f"the log has {size} bytes; there is nothing in {header[:60]!r}")
     return begin, end, True
 
 

@@ -35,6 +35,10 @@ class MethodNotAllowed(ShipwayError):
     code = "method_not_allowed"
 
 
+class NoSuchRange(Invalid):
+    code = "no_such_range"
+
+
 class Internal(ShipwayError):
     """Our own fault. The reader gets an id, the log has the rest under it."""
 
@@ -47,6 +51,7 @@ STATUS: tuple[tuple[type[ShipwayError], HTTPStatus], ...] = (
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (NoSuchRange, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     (ConfigError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Invalid, HTTPStatus.BAD_REQUEST),
     (Conflict, HTTPStatus.CONFLICT),

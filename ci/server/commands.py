@@ -1,4 +1,4 @@
-"""Commands of an administrator on the server's machine: they work on the data folder, also while it serves."""
+"""Commands of an administrator on the server's machine: they use the data folder, also while it serves."""
 
 from __future__ import annotations
 

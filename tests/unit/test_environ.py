@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ci.environ import MAX_VALUE_BYTES, TABLE, Context, Facts, Scope, bounded, made
+from ci.environ import MAX_VALUE_BYTES, TABLE, Context, Facts, Scope, bounded, made, run_variables
 from ci.event import Event, Kind
 
 PAGE = Path(__file__).parent.parent.parent / "docs/reference/variables.md"
@@ -55,6 +55,15 @@ def test_changed_files_are_a_json_list_and_not_set_above_the_limit() -> None:
     assert made(facts(changed_files=("a b", 'c"')), Scope.JOB)["CI_PIPELINE_FILES"] == '["a b", "c\\""]'
     for files in ((), tuple(map(str, range(501))), ("x" * MAX_VALUE_BYTES,)):
         assert "CI_PIPELINE_FILES" not in made(facts(changed_files=files), Scope.JOB)
+
+
+def test_the_runner_sets_exactly_what_is_known_only_there() -> None:
+    found = run_variables(
+        has_failed=True, job_started_at=1.9, step_started_at=2.9, machine="box", architecture="x86_64"
+    )
+    assert found["CI_PIPELINE_STATUS"] == "failure"
+    assert found["CI_SYSTEM_PLATFORM"] == "linux/amd64"
+    assert set(found) == {name for name, variable in TABLE.items() if variable.scope is Scope.RUN}
 
 
 @pytest.mark.parametrize("value", ["x" * 100_000, "ä" * 100_000, "a\0b", "\ud800"])

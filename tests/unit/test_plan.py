@@ -171,3 +171,12 @@ def test_every_job_ends_and_decides_each_step_once(steps: list[StepSpec], data: 
         running.remove(slug)
         job.ended(slug, data.draw(st.sampled_from([Status.SUCCESS, Status.FAILURE, Status.ERROR])))
     assert sorted(seen) == sorted(each.slug for each in steps)
+
+
+def test_a_job_has_failed_once_a_step_failed_that_is_not_forgiven() -> None:
+    job = plan(step("lint", ignore_failure=True), step("test"), step("notify", "test", run_on=("failure",)))
+    started(job)
+    job.ended("lint", Status.FAILURE)
+    assert not job.has_failed
+    job.ended("test", Status.FAILURE)
+    assert job.has_failed

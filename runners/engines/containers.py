@@ -1,0 +1,91 @@
+"""Engine and janitor of any container daemon: the contract of engines.base over engines.daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from ci.spec import JobSpec, StepSpec
+from runners.engines import sandbox
+from runners.engines.attempt import Attempt, remove_all
+from runners.engines.base import EngineError, Exit, Launch, Owner
+from runners.engines.container_step import ContainerStep
+from runners.engines.daemon import Daemon
+from runners.engines.image_store import ImageStore
+from runners.engines.settings import DockerSettings
+from runners.engines.threads import in_thread
+
+_PIECE_BYTES = 256 * 1024
+
+
+class ContainerEngine:
+    """See engines.base.Engine."""
+
+    def __init__(self, daemon: Daemon, settings: DockerSettings) -> None:
+        self._daemon = daemon
+        self._settings = settings
+        self._images = ImageStore(daemon, settings)
+        self._made: Attempt | None = None
+        self._steps: dict[str, ContainerStep] = {}
+
+    async def prepare(self, job: JobSpec, owner: Owner) -> None:
+        attempt = self._made = Attempt(self._daemon, self._settings, job, owner, self._images)
+        await in_thread("engine-prepare", attempt.make)
+
+    async def fill(self, tar: BinaryIO) -> None:
+        attempt = self._attempt()
+        await in_thread("engine-fill", lambda: attempt.fill(_pieces(tar)))
+
+    def ready(self, step: StepSpec) -> None:
+        if self._made is not None and not self._made.is_destroyed:
+            self._of(step).ready()
+
+    async def run(self, launch: Launch) -> Exit:
+        step = self._of(launch.step)
+        return await in_thread(f"step-{launch.step.slug}", lambda: step.run(launch))
+
+    async def stop(self, slug: str, grace_seconds: float) -> None:
+        known = next((step for step in self._attempt().job.steps if step.slug == slug), None)
+        if known is not None:
+            step = self._of(known)
+            await in_thread("engine-stop", lambda: step.stop(grace_seconds))
+
+    async def destroy(self) -> None:
+        if self._made is not None:
+            await in_thread("engine-destroy", self._made.destroy)
+
+    def _attempt(self) -> Attempt:
+        if self._made is None or self._made.is_destroyed:
+            raise EngineError("the attempt is not prepared, or already destroyed")
+        return self._made
+
+    def _of(self, step: StepSpec) -> ContainerStep:
+        if step.slug not in self._steps:
+            self._steps[step.slug] = ContainerStep(self._attempt(), step)
+        return self._steps[step.slug]
+
+
+class ContainerJanitor:
+    """See engines.base.Janitor."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def describe(self) -> str:
+        return self._daemon.version()
+
+    def attempts(self, server: str) -> Iterable[tuple[str, int, int]]:
+        found = set()
+        for labels in self._daemon.owners():
+            if labels.get("shipway.server") == server:
+                job, attempt = labels["shipway.job"], labels["shipway.attempt"]
+                found.add((labels.get("shipway.runner", ""), int(job), int(attempt)))
+        return sorted(found)
+
+    def remove_attempt(self, server: str, job: int, attempt: int) -> None:
+        remove_all(self._daemon, sandbox.attempt_labels(server, job, attempt))
+
+
+def _pieces(tar: BinaryIO) -> Iterator[bytes]:
+    while piece := tar.read(_PIECE_BYTES):
+        yield piece

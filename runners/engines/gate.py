@@ -1,0 +1,105 @@
+r"""Gate: the few lines of POSIX sh that a step's container runs first, in the image's own shell. Pure.
+
+Theory of operation. Environment and script come over the attached stdin, as one line of shell text and a
+line that ends it, so that neither stands in any `inspect`; without the second line nothing is run. A
+newline inside is spelled `'"$shipway_nl"'`. The script then runs in a foreground subshell: a background
+one would have SIGINT ignored for good in dash and ash. So the shell, as process 1, cannot act on TERM
+while it waits; a watcher does, which waits for one more line on the attached stdin, or for its end (the
+job process died), and then sends TERM to every process of the container. Process 1 reaps, and after a stop
+ends only when all others have; the engine's KILL ends its patience.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from ci import marks
+
+_END = "shipway-end"
+#: What the engine writes to have TERM sent to every process of the container.
+STOP = b"stop\n"
+
+#: Anything but process 1 of a container must not go on: its `kill -1` would reach the whole machine.
+_GATE = f"""\
+[ "$$" = 1 ] || exit 125
+trap "shipway_stopped=1" TERM
+IFS= read -r shipway_line && IFS= read -r shipway_end && [ "$shipway_end" = {_END} ] || exit 125
+exec 3<&0 </dev/null%s
+( IFS= read -r shipway_end <&3; kill -TERM 1; kill -TERM -1 ) 2>/dev/null &
+exec 3<&-
+shipway_nl='
+'
+( trap - TERM; eval "$shipway_line" )
+shipway_code=$?
+while [ "$shipway_stopped" ] && kill -0 -1 2>/dev/null; do ( sleep 0.05 || sleep 1 ) 2>/dev/null; done
+exit $shipway_code
+"""
+#: Standard error joined to standard output: the true order of a command step's lines.
+JOINED = _GATE % " 2>&1"
+APART = _GATE % ""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Names that a shell holds for itself: to set them would fail, or change how it reads our text.
+_SHELLS_OWN = re.compile(
+    "_|BASH.*|shipway_.*|DIRSTACK|ENV|EPOCH.*|EUID|FUNCNAME|GROUPS|HISTCMD|IFS|LINENO|OLDPWD|OPT(ARG|ERR|IND)"
+    "|POSIXLY_CORRECT|PPID|PS[124]|PWD|S?RANDOM|SECONDS|SHELLOPTS|UID"
+)
+
+
+def is_exportable(name: str) -> bool:
+    """Whether a shell can export the name; others stand in the container's config, where they can be seen."""
+    return _NAME.fullmatch(name) is not None and _SHELLS_OWN.fullmatch(name) is None
+
+
+def commands_payload(environment: Mapping[str, str], commands: Sequence[str], token: str) -> bytes:
+    """What the gate is fed for a step with commands. `environment` holds exportable names only."""
+    return _payload(
+        environment, f"shipway_script={_quoted(script(commands, token))}", 'eval "$shipway_script"'
+    )
+
+
+def exec_payload(environment: Mapping[str, str], arguments: Sequence[str]) -> bytes:
+    """What the gate is fed to become a program of the image."""
+    return _payload(environment, "exec " + " ".join(_quoted(argument) for argument in arguments))
+
+
+def script(commands: Sequence[str], token: str) -> str:
+    """The commands as one text, so that they share a shell, each between its marks.
+
+    The marks' own redirection hides them from `set -x`. The end of a command that ends the shell is
+    told by a trap, unless the step set its own.
+    """
+    begin, end = (marks.encode(token, kind, value).decode() for kind, value in (("b", "%s"), ("e", "%s,%s")))
+    told = f'printf {_format(end)} "$shipway_at" "$shipway_code"'
+    tell = f'{{ shipway_code=$?; [ -z "$shipway_at" ] || {told} || :;'
+    lines = [f"trap '{tell} }} 2>/dev/null' EXIT", "set -e"]
+    for number, command in enumerate(commands):
+        lines += [
+            f"{{ shipway_at={number}; printf {_format(begin)} {number} || :; }} 2>/dev/null",
+            # An empty line after it: a backslash at its end must not reach the mark.
+            f"{command}\n",
+            f"{tell} shipway_at=; }} 2>/dev/null",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _payload(environment: Mapping[str, str], *statements: str) -> bytes:
+    exports = [f"export {name}={_quoted(value)}" for name, value in environment.items()]
+    line = "; ".join(
+        [*exports, *statements[:-1], "unset shipway_line shipway_end shipway_nl", statements[-1]]
+    )
+    if len(statements) == 1:  # its arguments still need the newline
+        line = "; ".join([*exports, *statements])
+    return f"{line}\n{_END}\n".encode("utf-8", "surrogateescape")
+
+
+def _quoted(text: str) -> str:
+    """`text` as one word of one line. A shell's variables cannot hold NUL: it is left out."""
+    escaped = text.replace("\0", "").replace("'", "'\\''").replace("\n", "'\"$shipway_nl\"'")
+    return f"'{escaped}'"
+
+
+def _format(mark: str) -> str:
+    """A printf format for the mark, as a word that may stand within single quotes."""
+    return '"' + mark.replace("\\", r"\\\\").replace("\x1b", r"\033") + '"'
