@@ -102,6 +102,9 @@ class Keeper:
         return sum(attempt.takes_a_place for attempt in self.attempts.values())
 
     def held(self) -> tuple[Held, ...]:
+        """For a Hello. Until its Welcome names the new epochs, no log goes out under the old ones."""
+        for attempt in self.attempts.values():
+            attempt.stale_epoch = attempt.lease.epoch
         return tuple(
             Held(lease=attempt.lease, is_alive=attempt.phase in (Phase.OFFERED, Phase.HANDED, Phase.RUNNING))
             for attempt in self.attempts.values()
