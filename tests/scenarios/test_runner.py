@@ -52,9 +52,9 @@ async def test_nothing_starts_before_the_server_says_begin(server, runner, step)
 async def test_a_killed_supervisor_loses_nothing_and_goes_on_in_the_same_attempt(
     server, runner, step
 ) -> None:
-    job = server.add(step("slow", FAKE_LINES=200, FAKE_SLEEP=2))
+    job = server.add(step("slow", FAKE_LINES=200, FAKE_SLEEP=8))
     await runner.start()
-    await server.until(lambda: len(job.log()) > 100)
+    await server.until(lambda: len(job.log()) > 20)
     pid = runner.job_pid(1)
     await runner.kill()
     os.kill(pid, 0)
