@@ -1,6 +1,7 @@
 """One line every 100 ms: from the container's write to the browser's side of the websocket.
 
-The step stamps its own lines (busybox `ts`, microseconds); container and reader share this machine's clock.
+The step stamps each line itself (busybox `ts`, microseconds, one process a line, so that nothing is buffered);
+container and reader share this machine's clock.
 usage: scripts/bench live [--json]
 """
 
@@ -26,7 +27,7 @@ steps:
   clock:
     image: busybox
     commands:
-      - for i in $(seq {LINES}); do echo line; usleep 100000; done | ts %.s
+      - for i in $(seq {LINES}); do echo line | ts %.s; usleep 100000; done
 """
 
 

@@ -1,0 +1,34 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+#: A test that reads data beside the checkout may skip where that is absent.
+ALLOWED = "not beside this checkout"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in _forbidden(terminalreporter):
+        terminalreporter.write_line(f"SKIPPED, and may not be: {report.nodeid}: {report.longrepr}", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything was asked for, a Docker or browser test that is skipped is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and _forbidden(reporter) and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _forbidden(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    if "SHIPWAY_TEST_ALL" not in os.environ:
+        return []
+    skipped = reporter.stats.get("skipped", [])
+    return [
+        report
+        for report in skipped
+        if {"docker", "browser"} & set(report.keywords) and ALLOWED not in str(report.longrepr)
+    ]
