@@ -23,7 +23,7 @@ from runners.engines import gate, images, sandbox, stream
 from runners.engines.attempt import Attempt
 from runners.engines.base import EngineError, Exit, Launch
 from runners.engines.daemon import Image, NameTaken, StartRefused
-from runners.engines.deaths import Death, EngineRestarted
+from runners.engines.deaths import EngineRestarted
 from runners.engines.images import ImageError
 from runners.engines.parking import Namespace
 from runners.engines.reasons import never_started, own_exit
@@ -32,6 +32,8 @@ from runners.engines.sandbox import Door
 _STARTS = 4
 #: The end of a stream and the word of the daemon that its container died are milliseconds apart.
 _DEATH_SECONDS = 10.0
+_MEMORY_SECONDS = 0.5
+_KILLED = 137
 _RESTARTED = Exit(
     code=None,
     outcome=Outcome.INFRA,
@@ -167,11 +169,11 @@ class ContainerStep:
             self._discard(created)
             raise EngineError(f"the container of step {self._step.name} cannot be started: {error}")
 
-    def _read_to_end(self, launch: Launch, image: Image, created: Created, death: Future[Death]) -> Exit:
+    def _read_to_end(self, launch: Launch, image: Image, created: Created, death: Future[int]) -> Exit:
         try:
             self._feed(launch, image, created)
             stream.pump(created.connection, launch.output.write)
-            return self._exit(self._await_death(created, death))
+            return self._exit(created, self._await_death(created, death))
         finally:
             with self._lock:
                 self._running = None
@@ -204,7 +206,7 @@ class ContainerStep:
             return gate.commands_payload(environment, self._step.commands, launch.mark_token)
         return gate.exec_payload(environment, image.arguments)
 
-    def _await_death(self, created: Created, death: Future[Death]) -> Death:
+    def _await_death(self, created: Created, death: Future[int]) -> int:
         try:
             return death.result(_DEATH_SECONDS)
         except FutureTimeout:
@@ -215,14 +217,15 @@ class ContainerStep:
             raise EngineRestarted("the stream ended before its container did")
         if state is None:
             raise EngineRestarted("the container was removed by somebody else")
-        return Death(code=state.code, was_out_of_memory=state.was_out_of_memory)
+        return state.code
 
-    def _exit(self, death: Death) -> Exit:
-        if death.was_out_of_memory and death.code != 0:
+    def _exit(self, created: Created, code: int) -> Exit:
+        patience = _MEMORY_SECONDS if code == _KILLED and not self._stopped.done() else 0
+        if code != 0 and self._attempt.deaths.was_out_of_memory(created.container, patience):
             limit = sandbox.memory_bytes(self._step, self._attempt.place.machine_memory_bytes)
             reason = f"out of memory: it used more than its limit of {_size(limit)}"
-            return Exit(code=death.code, outcome=Outcome.OOM, reason=reason)
-        return own_exit(death.code)
+            return Exit(code=code, outcome=Outcome.OOM, reason=reason)
+        return own_exit(code)
 
     # --- containers ------------------------------------------------------------------------------
 

@@ -32,7 +32,6 @@ class Image:
 class State:
     is_running: bool
     code: int
-    was_out_of_memory: bool
 
 
 @dataclass(frozen=True, kw_only=True)

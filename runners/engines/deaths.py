@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from threading import Lock, Thread
+from threading import Condition, Thread
 
 from runners.engines.base import EngineError
 from runners.engines.daemon import Daemon, Events
@@ -20,28 +19,22 @@ class EngineRestarted(EngineError):
     """The daemon went away while something ran."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Death:
-    code: int
-    was_out_of_memory: bool
-
-
 class Deaths:
     """For one attempt; safe in any thread."""
 
     def __init__(self, daemon: Daemon, labels: Mapping[str, str]) -> None:
         self._daemon = daemon
         self._labels = labels
-        self._lock = Lock()
-        self._awaited: dict[str, Future[Death]] = {}
+        self._lock = Condition()
+        self._awaited: dict[str, Future[int]] = {}
         self._out_of_memory: set[str] = set()
         self._is_listening = False
         self._is_over = False
         self._events: Events | None = None
 
-    def expect(self, container: str) -> Future[Death]:
-        """To be called before the container is started."""
-        future: Future[Death] = Future()
+    def expect(self, container: str) -> Future[int]:
+        """Its exit code, when it has died. To be called before the container is started."""
+        future: Future[int] = Future()
         with self._lock:
             self._awaited[container] = future
             if not self._is_listening:
@@ -50,6 +43,11 @@ class Deaths:
                 since = int(time.time()) - 1
                 Thread(target=self._listen, args=(since,), name="engine-events", daemon=True).start()
         return future
+
+    def was_out_of_memory(self, container: str, patience_seconds: float) -> bool:
+        """Whether it met its memory limit. The word of that may come a little after the end itself."""
+        with self._lock:
+            return self._lock.wait_for(lambda: container in self._out_of_memory, patience_seconds)
 
     def forget(self, container: str) -> None:
         with self._lock:
@@ -83,8 +81,8 @@ class Deaths:
         with self._lock:
             if action == "oom":
                 self._out_of_memory.add(container)
+                self._lock.notify_all()
             if action != "die" or code is None or container not in self._awaited:
                 return
             future = self._awaited.pop(container)
-            death = Death(code=code, was_out_of_memory=container in self._out_of_memory)
-        future.set_result(death)
+        future.set_result(code)

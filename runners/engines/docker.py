@@ -118,7 +118,6 @@ class Client:
         return State(
             is_running=bool(found["Running"]),
             code=int(found["ExitCode"]),
-            was_out_of_memory=bool(found["OOMKilled"]),
         )
 
     def remove(self, container: str) -> None:

@@ -13,6 +13,7 @@ from runners.engines.docker import DockerEngine, DockerJanitor, DockerSettings
 from runners.engines.fake import FakeEngine, FakeJanitor
 from tests.stage import SETTINGS, Stage, staged
 
+Docker = Callable[..., AbstractAsyncContextManager[Stage]]
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -32,7 +33,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[]
 
 
 @pytest.fixture
-def docker(_images: None) -> Callable[..., AbstractAsyncContextManager[Stage]]:
+def docker(_images: None) -> Docker:
     """A Docker stage of some steps: `async with docker(step(...)) as stage`."""
 
     def make(*steps: StepSpec, settings: DockerSettings = SETTINGS) -> AbstractAsyncContextManager[Stage]:
