@@ -140,7 +140,7 @@ class ContainerStep:
         raise EngineError(f"the container of step {self._step.name} could not be started in {_STARTS} tries")
 
     def _door(self, image: Image) -> Door:
-        if self._step.kind is StepKind.COMMANDS:
+        if self._step.commands:  # of a service too
             return Door.JOINED
         if not image.arguments:
             raise ImageError(
@@ -202,7 +202,7 @@ class ContainerStep:
 
     def _payload(self, launch: Launch, image: Image) -> bytes:
         environment = {name: value for name, value in launch.environment.items() if gate.is_exportable(name)}
-        if self._step.kind is StepKind.COMMANDS:
+        if self._step.commands:
             return gate.commands_payload(environment, self._step.commands, launch.mark_token)
         return gate.exec_payload(environment, image.arguments)
 
