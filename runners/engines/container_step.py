@@ -201,10 +201,10 @@ class ContainerStep:
             self._kill_later(created)
 
     def _payload(self, launch: Launch, image: Image) -> bytes:
-        environment = {name: value for name, value in launch.environment.items() if gate.is_exportable(name)}
-        if self._step.kind is StepKind.COMMANDS:
-            return gate.commands_payload(environment, self._step.commands, launch.mark_token)
-        return gate.exec_payload(environment, image.arguments)
+        if self._step.kind is not StepKind.COMMANDS:
+            return gate.exec_payload(launch.environment, image.arguments)
+        exported = {name: value for name, value in launch.environment.items() if gate.is_exportable(name)}
+        return gate.commands_payload(exported, self._step.commands, launch.mark_token)
 
     def _await_death(self, created: Created, death: Future[int]) -> int:
         try:
