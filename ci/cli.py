@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ci import __version__
-from ci.errors import ShipwayError
+from ci.errors import Invalid, ShipwayError
 
 USAGE = "usage: shipway COMMAND [OPTIONS]; `shipway COMMAND --help` explains one"
 
@@ -70,7 +70,7 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except ShipwayError as error:
-        sys.exit(_fail(str(error), 3))
+        sys.exit(_fail(str(error), 2 if isinstance(error, Invalid) else 3))
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -98,7 +98,6 @@ def _post(client: httpx.Client, url: str, body: Mapping[str, Any]) -> httpx.Resp
 
 def _words(answer: httpx.Response) -> str:
     try:
-        problem = answer.json()
-        return str(problem.get("message") or problem.get("detail") or problem)
-    except (ValueError, AttributeError):
+        return str(answer.json()["error"]["message"])
+    except (ValueError, TypeError, KeyError):  # what answers is not ours, but a proxy perhaps
         return f"HTTP {answer.status_code} {answer.text[:200]}"

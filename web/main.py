@@ -28,7 +28,7 @@ from web.parts import Parts
 
 
 def serve(
-    data: Annotated[Path | None, typer.Option(help="data folder [SHIPWAY_DATA_DIR, ./data]")] = None,
+    data: Annotated[Path | None, typer.Option(help="data folder [SHIPWAY_DATA_DIR, ./shipway-data]")] = None,
     host: Annotated[str | None, typer.Option(help="address to listen on [SHIPWAY_HOST]")] = None,
     port: Annotated[int | None, typer.Option(help="port; 0 takes a free one [SHIPWAY_PORT]")] = None,
     url: Annotated[str | None, typer.Option(help="public URL of this server [SHIPWAY_URL]")] = None,

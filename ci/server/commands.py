@@ -27,10 +27,16 @@ def _group() -> None:
 def add(
     path: Annotated[str, typer.Argument(help="OWNER/NAME on this server")],
     clone_url: Annotated[str, typer.Option(help="where git fetches it from: http or https")],
-    data: Annotated[Path | None, typer.Option(help="data folder [SHIPWAY_DATA_DIR]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="the server's data folder [SHIPWAY_DATA_DIR, ./shipway-data]")
+    ] = None,
 ) -> None:
     """Add a repo that lives elsewhere; prints its webhook and the secret, once."""
     settings = Settings.load(os.environ, {"data_dir": data})
+    if not (settings.data_dir / "shipway.db").exists():
+        raise Invalid(
+            f"no server has its data in {settings.data_dir.absolute()}; name the server's data folder with --data"
+        )
     owner, slash, name = path.partition("/")
     if not slash:
         raise Invalid(f"{path!r} is not OWNER/NAME")

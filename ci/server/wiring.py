@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+from ci.errors import Unavailable
 from ci.server.bus import LOOK_AGAIN_SECONDS, Bus
 from ci.server.clock import Clock
 from ci.server.config import Settings
@@ -48,8 +52,11 @@ class Server:
         )
         self.server_id = ""
         self._tasks: list[asyncio.Task[None]] = []
+        self._lock: int | None = None
 
     async def start(self) -> None:
+        """Raises Unavailable where another server runs on the data folder."""
+        self._lock = _lock(self.settings.data_dir)
         await self.store.open()
         await self.logs.start()
         now = self.clock.now()
@@ -68,6 +75,9 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.logs.close()
         await self.store.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     async def setup_code(self) -> str | None:
         """A fresh code for the first account; None where there is one already."""
@@ -100,6 +110,19 @@ class Server:
                     await subscription.wait(LOOK_AGAIN_SECONDS)
                     # Not awaited: a forge that does not answer holds up nobody else's push.
                     rounds.create_task(_survive(self.inbox.process_waiting))
+
+
+def _lock(folder: Path) -> int:
+    """Held as long as the process lives: two servers would age the same leases and write the same logs."""
+    lock = os.open(folder / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise Unavailable(
+            f"another server runs on the data folder {folder.absolute()}; end it, or name another with --data"
+        ) from error
+    return lock
 
 
 async def _survive(work: Callable[[], Awaitable[object]]) -> None:

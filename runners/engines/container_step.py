@@ -140,7 +140,7 @@ class ContainerStep:
         raise EngineError(f"the container of step {self._step.name} could not be started in {_STARTS} tries")
 
     def _door(self, image: Image) -> Door:
-        if self._step.kind is StepKind.COMMANDS:
+        if self._step.commands:  # of a service too
             return Door.JOINED
         if not image.arguments:
             raise ImageError(
@@ -201,7 +201,7 @@ class ContainerStep:
             self._kill_later(created)
 
     def _payload(self, launch: Launch, image: Image) -> bytes:
-        if self._step.kind is not StepKind.COMMANDS:
+        if not self._step.commands:
             return gate.exec_payload(launch.environment, image.arguments)
         exported = {name: value for name, value in launch.environment.items() if gate.is_exportable(name)}
         return gate.commands_payload(exported, self._step.commands, launch.mark_token)

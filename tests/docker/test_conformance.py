@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ci.spec import StepKind
 from ci.status import Outcome
 from runners.engines.base import Engine, EngineError, Exit, Janitor
 from tests.stage import WAIT_SECONDS, staged, step
@@ -33,6 +34,18 @@ async def test_each_command_is_marked_and_the_last_one_has_the_steps_code(pair: 
         exit_, printed = await stage.run("fails")
     assert (exit_.code, exit_.outcome, exit_.reason) == (3, Outcome.EXIT, "exited with 3")
     assert printed.marks == [(0, None), (0, 0), (1, None), (1, 3)]
+
+
+async def test_a_service_runs_its_commands_until_it_is_stopped(pair: Pair) -> None:
+    commands = ("echo open", "sleep 600")
+    shop = step("shop", *commands, kind=StepKind.SERVICE, fake={"OUTPUT": "open\n", "HANG": "1"})
+    async with staged(*pair(), shop) as stage:
+        task, printed, _ = stage.start("shop")
+        await printed.saw(b"open")
+        assert not task.done()
+        await stage.engine.stop("shop", WAIT_SECONDS)
+        await asyncio.wait_for(task, WAIT_SECONDS)
+    assert printed.marks[0] == (0, None)
 
 
 async def test_an_image_that_does_not_exist_is_said_to_be_the_reason(pair: Pair) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ci.errors import Unavailable
 from ci.server.config import Settings
 from ci.server.forges.base import Push, Update
 from ci.server.store import inbox, repos, runners
@@ -45,6 +46,11 @@ async def test_a_restarted_server_is_the_same_and_knows_no_runner_as_connected(s
     assert row is not None and not row.is_connected
     await again.stop()
     await again.stop()
+
+
+async def test_a_data_folder_has_one_server(server: Server) -> None:
+    with pytest.raises(Unavailable, match="another server runs on the data folder"):
+        await Server(server.settings).start()
 
 
 async def test_a_delivery_is_processed_without_being_asked(server: Server, tmp_path: Path) -> None:
