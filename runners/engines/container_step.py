@@ -140,7 +140,7 @@ class ContainerStep:
         raise EngineError(f"the container of step {self._step.name} could not be started in {_STARTS} tries")
 
     def _door(self, image: Image) -> Door:
-        if self._step.kind is StepKind.COMMANDS:
+        if self._runs_commands:
             return Door.JOINED
         if not image.arguments:
             raise ImageError(
@@ -202,7 +202,7 @@ class ContainerStep:
 
     def _payload(self, launch: Launch, image: Image) -> bytes:
         environment = {name: value for name, value in launch.environment.items() if gate.is_exportable(name)}
-        if self._step.kind is StepKind.COMMANDS:
+        if self._runs_commands:
             return gate.commands_payload(environment, self._step.commands, launch.mark_token)
         return gate.exec_payload(environment, image.arguments)
 
@@ -228,6 +228,11 @@ class ContainerStep:
         return own_exit(code)
 
     # --- containers ------------------------------------------------------------------------------
+
+    @property
+    def _runs_commands(self) -> bool:
+        """Else the image's own program; a service may do either."""
+        return self._step.kind is StepKind.COMMANDS or bool(self._step.commands)
 
     @property
     def _has_own_namespace(self) -> bool:
