@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ci.spec import StepKind
 from ci.status import Outcome
 from runners.engines.base import Engine, EngineError, Exit, Janitor
 from tests.stage import WAIT_SECONDS, staged, step
@@ -33,6 +34,13 @@ async def test_each_command_is_marked_and_the_last_one_has_the_steps_code(pair: 
         exit_, printed = await stage.run("fails")
     assert (exit_.code, exit_.outcome, exit_.reason) == (3, Outcome.EXIT, "exited with 3")
     assert printed.marks == [(0, None), (0, 0), (1, None), (1, 3)]
+
+
+async def test_a_service_runs_its_commands_where_it_has_some(pair: Pair) -> None:
+    serves = step("serves", "echo up", kind=StepKind.SERVICE, fake={"OUTPUT": "up\n"})
+    async with staged(*pair(), serves) as stage:
+        exit_, printed = await stage.run("serves")
+    assert (exit_, printed.text) == (Exit(code=0), "up\n")
 
 
 async def test_an_image_that_does_not_exist_is_said_to_be_the_reason(pair: Pair) -> None:
