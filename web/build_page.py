@@ -90,6 +90,7 @@ class Selected:
     commands: str  #: JSON
     size: int
     is_closed: bool
+    words: str = ""  #: how the step ended, where it did not pass
     window: Window | None = None  #: for readers without JavaScript
     line_count: int = 0
 
@@ -410,6 +411,7 @@ def _selected(call: Call, view: BuildView, job: Job, step: Step) -> Selected:
         commands=json.dumps([str(command)[:2000] for command in spec.get("commands", ())]),
         size=logs.size(key),
         is_closed=_is_complete(step, attempt, logs.is_closed(key)),
+        words=answer.sentence(step),
         window=window,
         line_count=line_count,
     )
