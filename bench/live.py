@@ -1,6 +1,6 @@
 """One line every 100 ms: from the container's write to the browser's side of the websocket.
 
-The step stamps each line itself (busybox `ts`, microseconds, one process a line, so that nothing is buffered);
+The step stamps each line itself (busybox `ts`, microseconds, one process a line: no buffer);
 container and reader share this machine's clock.
 usage: scripts/bench live [--json]
 """

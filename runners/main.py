@@ -43,6 +43,7 @@ def runner(
         engine=check_name(engine),
         labels=parse_labels(label or ()),
     )
+    os.umask(0o077)  # also where the data folder was there before, and others may look into it
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(settings.data)
     if lock is None:

@@ -94,6 +94,16 @@ def ended(step: Step) -> str:
     return step.reason or f"{Status(step.status).word}"
 
 
+def sentence(step: Step) -> str:
+    """What is said above the log of a step that did not pass; empty for one that did, or has not ended."""
+    status = Status(step.status)
+    if status in (Status.FAILURE, Status.ERROR):
+        return f"{step.name} {ended(step)}" if step.outcome == Outcome.EXIT.value else ended(step)
+    if status in (Status.CANCELLED, Status.SKIPPED, Status.UNKNOWN):
+        return step.reason
+    return ""
+
+
 def note(step: Step) -> str:
     """The short sentence in the list of steps, for one that has no bar."""
     status = Status(step.status)

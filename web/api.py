@@ -15,7 +15,7 @@ from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, BuildView, Filter, JobView
 from web.build_page import step_base
 from web.guard import Call
-from web.pages import parse_filter, summary, why
+from web.pages import parse_filter, why
 
 MAX_LIMIT = 100
 
@@ -199,28 +199,6 @@ def _repo(call: Call, repo: Repo, recent: tuple[Build, ...]) -> dict[str, Any]:
         "last_build": _build(call, repo, last) if last else None,
         "url": f"{call.parts.url}/r/{path}",
     }
-
-
-async def inbox(call: Call) -> Response:
-    """The last deliveries, with their verdicts and the numbers of their builds."""
-
-    def look(c: Connection) -> list[dict[str, Any]]:
-        deliveries, _ = views.inbox(c, call.repo.id or 0)
-        made = views.builds_of_inbox(c, [row.id or 0 for row in deliveries])
-        return [
-            {
-                "id": row.id,
-                "about": summary(row),
-                "state": row.state,
-                "verdict": row.verdict,
-                "delivery": row.delivery,
-                "received_at": row.received_at,
-                "builds": [build.number for build in made.get(row.id or 0, ())],
-            }
-            for row in deliveries
-        ]
-
-    return JSONResponse({"deliveries": await call.parts.store.read(look)})
 
 
 async def runners(call: Call) -> Response:

@@ -26,7 +26,7 @@ from web.guard import Call
 from web.log_text import LogText, Window
 from web.pages import newest_line
 from web.parts import Parts
-from web.render import LIVE_HEADER, Renderer
+from web.render import LIVE_HEADER, SCRIPTS_COOKIE, Renderer
 
 STATIC_LINES = 2000  #: of a log for readers without JavaScript
 MAX_EXCERPTS = 3
@@ -90,6 +90,7 @@ class Selected:
     commands: str  #: JSON
     size: int
     is_closed: bool
+    words: str = ""  #: how the step ended, where it did not pass
     window: Window | None = None  #: for readers without JavaScript
     line_count: int = 0
 
@@ -400,7 +401,7 @@ def _selected(call: Call, view: BuildView, job: Job, step: Step) -> Selected:
         if each.attempt.attempt == step.attempt
     )
     window, line_count = None, 0
-    if LIVE_HEADER not in call.connection.headers:
+    if _wants_lines(call):
         window, line_count = _static_window(LogText(logs, key), call.connection.query_params.get("from", ""))
     return Selected(
         job=job,
@@ -410,9 +411,17 @@ def _selected(call: Call, view: BuildView, job: Job, step: Step) -> Selected:
         commands=json.dumps([str(command)[:2000] for command in spec.get("commands", ())]),
         size=logs.size(key),
         is_closed=_is_complete(step, attempt, logs.is_closed(key)),
+        words=answer.sentence(step),
         window=window,
         line_count=line_count,
     )
+
+
+def _wants_lines(call: Call) -> bool:
+    """Whether the lines stand in the page itself: unless scripts have run here before, or when asked for."""
+    query = call.connection.query_params
+    has_scripts = SCRIPTS_COOKIE in call.connection.cookies and not ("lines" in query or "from" in query)
+    return LIVE_HEADER not in call.connection.headers and not has_scripts
 
 
 def _is_complete(step: Step, attempt: Attempt, is_closed: bool) -> bool:

@@ -18,6 +18,7 @@ from ci.server.store.database import Connection
 from web import log_text
 from web.build_page import find_log
 from web.guard import Call, admit_socket
+from web.log_text import LogText
 from web.parts import Parts
 from web.problems import NoSuchRange
 
@@ -72,11 +73,17 @@ def _range(header: str, size: int) -> tuple[int, int, bool]:
 
 
 async def index(call: Call) -> Response:
-    """Rows of three big-endian 64 bit numbers: line (from 0), offset, milliseconds."""
+    """Rows of three big-endian 64 bit numbers: line (from 0), offset, milliseconds. The headers say how
+    many bytes and lines there are."""
     key = await find_log(call)
-    rows = await asyncio.to_thread(call.parts.logs.index, key)
-    headers = {"cache-control": "no-store", "x-log-size": str(call.parts.logs.size(key))}
+    rows, size, lines = await asyncio.to_thread(_index, call.parts, key)
+    headers = {"cache-control": "no-store", "x-log-size": str(size), "x-log-lines": str(lines)}
     return Response(rows, headers=headers, media_type="application/octet-stream")
+
+
+def _index(parts: Parts, key: LogKey) -> tuple[bytes, int, int]:
+    text = LogText(parts.logs, key)
+    return text.index, text.size, text.count()
 
 
 async def marks(call: Call) -> Response:

@@ -37,11 +37,11 @@ class LogText:
         self._logs = logs
         self._key = key
         self.size = logs.size(key)
-        self._index = logs.index(key)
+        self.index = logs.index(key)
 
     def rows(self) -> list[tuple[int, int]]:
         """(lines before, offset) of each row of the index."""
-        found = [(line, offset) for line, offset, _ in ROW.iter_unpack(self._index)]
+        found = [(line, offset) for line, offset, _ in ROW.iter_unpack(self.index)]
         return found or [(0, 0)]
 
     def count(self) -> int:

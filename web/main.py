@@ -38,6 +38,7 @@ def serve(
     overrides = {"data_dir": data, "host": host, "port": port, "url": url, "runner": runner}
     given = {name: str(value) for name, value in overrides.items() if value is not None}
     settings = Settings.load(os.environ, given)
+    os.umask(0o077)  # also where the data folder was there before, and others may look into it
     asyncio.run(_serve(settings))
 
 

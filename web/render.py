@@ -20,6 +20,8 @@ from web.parts import Parts
 THEMES = ("auto", "light", "dark")
 #: Asked for by the script that looks again: what it will not use is left out.
 LIVE_HEADER = "x-shipway-live"
+#: Set by scripts once they run: then a page needs no log lines of its own.
+SCRIPTS_COOKIE = "shipway_scripts"
 _GZIP_FROM_BYTES = 4096
 
 #: The symbol of icons.svg that draws a status.

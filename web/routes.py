@@ -116,7 +116,6 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         get("/api/repos", api.repos, Policy.PUBLIC),
         get(_API_REPO, api.repo, Policy.READ),
         get(_API_REPO + "/builds", api.repo_builds, Policy.READ),
-        get(_API_REPO + "/inbox", api.inbox, Policy.RUN),
         get(_API_BUILD, api.build, Policy.READ),
         post(_API_BUILD + "/cancel", api.cancel, Policy.RUN),
         post(_API_BUILD + "/rerun", api.rerun, Policy.RUN),

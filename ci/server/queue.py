@@ -188,6 +188,8 @@ def _why_busy(connection: Connection, job: Job, fit: list[Runner]) -> str:
     connected = [runner for runner in fit if runner.is_connected]
     if not connected:
         return f"no runner that matches is connected ({names})"
+    if not any(runner.capacity for runner in connected):  # that is how a runner says it has no engine
+        return f"no engine on runner {connected[0].name}: {connected[0].engine}"
     if all(runner.is_draining for runner in connected):
         return f"every runner that matches is draining ({names})"
     ahead = jobs.pending_before(connection, job.id or 0)

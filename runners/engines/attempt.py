@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import os
+import itertools
 import queue
 import random
 import time
@@ -50,7 +50,7 @@ class Attempt:
         self._subnet = ""
         self._park_image = ""
         self._prohibited: list[str] = []
-        self._parked = 0
+        self._parked = itertools.count(1)
         self._waste: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.place = Place(
             owner=owner,
@@ -73,6 +73,7 @@ class Attempt:
         self.daemon.make_volume(self.place.volume, sandbox.labels_of(self.owner))
         self._prohibited = park.prohibited(self._subnet, self._settings.subnets, self._machine_addresses())
         if self.is_destroyed:
+            remove_all(self.daemon, self.labels)
             raise EngineError("the attempt was destroyed while it was being prepared")
         Thread(target=self._remove_waste, name="engine-remove", daemon=True).start()
         self.parking.make_ahead()
@@ -124,14 +125,14 @@ class Attempt:
 
     def _park(self, aliases: Sequence[str]) -> Namespace:
         """Make a parked container; returns once its namespace is closed off and clean."""
-        self._parked += 1
-        name = f"{self.place.network}-park{self._parked}-{os.urandom(2).hex()}"
+        number = next(self._parked)
+        name = f"{self.place.network}-park{number}"
         config = sandbox.parked_config(
             self._park_image,
             self.place,
             prohibited=self._prohibited,
             aliases=aliases,
-            holds_workspace=self._parked == 1,
+            holds_workspace=number == 1,
         )
         container = self.daemon.create(name, config)
         connection = self.daemon.attach(container)

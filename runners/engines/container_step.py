@@ -62,6 +62,7 @@ class ContainerStep:
         self._stopped: Future[None] = Future()  # done: a stop was asked for
         self._kill_at = float("inf")
         self._running: Created | None = None
+        self._is_fed = False
         self._ahead: Future[Created | None] | None = None
         self._tries = 0
 
@@ -88,10 +89,10 @@ class ContainerStep:
             self._kill_at = min(self._kill_at, time.monotonic() + grace_seconds)
             if not self._stopped.done():
                 self._stopped.set_result(None)
-            running = self._running
+            running, is_fed = self._running, self._is_fed
         if running is None:
             return
-        if grace_seconds > 0:
+        if is_fed and grace_seconds > 0:
             self._terminate(running)
         self._kill_later(running)
 
@@ -171,9 +172,10 @@ class ContainerStep:
 
     def _read_to_end(self, launch: Launch, image: Image, created: Created, death: Future[int]) -> Exit:
         try:
-            self._feed(launch, image, created)
+            is_fed = self._feed(launch, image, created)
             stream.pump(created.connection, launch.output.write)
-            return self._exit(created, self._await_death(created, death))
+            code = self._await_death(created, death)
+            return self._exit(created, code) if is_fed else never_started()
         finally:
             with self._lock:
                 self._running = None
@@ -184,27 +186,28 @@ class ContainerStep:
                 self._attempt.parking.throw_away(created.namespace)
             self._attempt.remove_later(created.container)
 
-    def _feed(self, launch: Launch, image: Image, created: Created) -> None:
-        """Give it what it runs. A step that was stopped before that is not fed: its gate ends by itself."""
+    def _feed(self, launch: Launch, image: Image, created: Created) -> bool:
+        """Give it what it runs. False: stopped before that, its gate ends without having run anything."""
         if created.door is not Door.BARE:
             if self._stopped.done():
                 with contextlib.suppress(OSError):
                     created.connection.shutdown(socket.SHUT_WR)
-                return
+                return False
             with contextlib.suppress(OSError):  # it died at once: its end tells more
                 created.connection.sendall(self._payload(launch, image))
         launch.on_started()
         with self._lock:
+            self._is_fed = True
             is_stopped = self._stopped.done()
         if is_stopped:
             self._terminate(created)
-            self._kill_later(created)
+        return True
 
     def _payload(self, launch: Launch, image: Image) -> bytes:
-        environment = {name: value for name, value in launch.environment.items() if gate.is_exportable(name)}
-        if self._step.commands:
-            return gate.commands_payload(environment, self._step.commands, launch.mark_token)
-        return gate.exec_payload(environment, image.arguments)
+        if not self._step.commands:
+            return gate.exec_payload(launch.environment, image.arguments)
+        exported = {name: value for name, value in launch.environment.items() if gate.is_exportable(name)}
+        return gate.commands_payload(exported, self._step.commands, launch.mark_token)
 
     def _await_death(self, created: Created, death: Future[int]) -> int:
         try:
@@ -239,12 +242,17 @@ class ContainerStep:
         self._ahead = None
         if ahead is None:
             aliases = tuple({self._step.slug, self._step.name}) if self._has_own_namespace else ()
-            return self._create(image, self._attempt.parking.take(aliases), door, visible)
-        namespace = self._attempt.parking.take(wanted=ahead.namespace)
-        if namespace is ahead.namespace and ahead.door is door and ahead.visible == visible:
-            return ahead
-        self._remove(ahead)
-        return self._create(image, namespace, door, visible)
+            namespace = self._attempt.parking.take(aliases)
+        else:
+            namespace = self._attempt.parking.take(wanted=ahead.namespace)
+            if namespace is ahead.namespace and ahead.door is door and ahead.visible == visible:
+                return ahead
+            self._remove(ahead)
+        try:
+            return self._create(image, namespace, door, visible)
+        except (EngineError, ImageError):
+            self._attempt.parking.give_back(namespace)
+            raise
 
     def _visible(self, environment: Mapping[str, str], door: Door) -> dict[str, str]:
         return {
@@ -267,14 +275,15 @@ class ContainerStep:
         )
         try:
             container = self._daemon.create(name, config)
-            if self._attempt.is_destroyed:
-                self._daemon.remove(container)
-                raise EngineError("the attempt was destroyed")
-            connection = self._daemon.attach(container)
-        except (EngineError, ImageError, NameTaken):
+        except NameTaken as error:
+            raise EngineError(f"the container of step {self._step.name} cannot be made: {error}") from None
+        except ImageError:
             self._attempt.images.forget(self._step.image)
-            self._attempt.parking.give_back(namespace)
             raise
+        if self._attempt.is_destroyed:
+            self._daemon.remove(container)
+            raise EngineError("the attempt was destroyed")
+        connection = self._daemon.attach(container)
         return Created(
             container=container, connection=connection, namespace=namespace, door=door, visible=visible
         )
@@ -286,7 +295,7 @@ class ContainerStep:
             if door is not Door.BARE:
                 visible = self._visible({**self._attempt.job.environment, **self._step.environment}, door)
                 created = self._create(image, namespace, door, visible)
-        except (EngineError, ImageError, NameTaken):
+        except (EngineError, ImageError):
             pass  # only a hint: the step itself meets the error again, and tells it
         if created is None:
             self._attempt.parking.release(namespace)

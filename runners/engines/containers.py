@@ -27,6 +27,7 @@ class ContainerEngine:
         self._images = ImageStore(daemon, settings)
         self._made: Attempt | None = None
         self._steps: dict[str, ContainerStep] = {}
+        self._stopped_early: set[str] = set()
 
     async def prepare(self, job: JobSpec, owner: Owner) -> None:
         attempt = self._made = Attempt(self._daemon, self._settings, job, owner, self._images)
@@ -45,9 +46,8 @@ class ContainerEngine:
         return await in_thread(f"step-{launch.step.slug}", lambda: step.run(launch))
 
     async def stop(self, slug: str, grace_seconds: float) -> None:
-        known = next((step for step in self._attempt().job.steps if step.slug == slug), None)
-        if known is not None:
-            step = self._of(known)
+        self._stopped_early.add(slug)  # for a step that has not been heard of yet
+        if (step := self._steps.get(slug)) is not None:
             await in_thread("engine-stop", lambda: step.stop(grace_seconds))
 
     async def destroy(self) -> None:
@@ -61,7 +61,9 @@ class ContainerEngine:
 
     def _of(self, step: StepSpec) -> ContainerStep:
         if step.slug not in self._steps:
-            self._steps[step.slug] = ContainerStep(self._attempt(), step)
+            made = self._steps[step.slug] = ContainerStep(self._attempt(), step)
+            if step.slug in self._stopped_early:
+                made.stop(0)
         return self._steps[step.slug]
 
 

@@ -58,9 +58,17 @@ def commands_payload(environment: Mapping[str, str], commands: Sequence[str], to
 
 
 def exec_payload(environment: Mapping[str, str], arguments: Sequence[str]) -> bytes:
-    """What the gate is fed to become a program of the image."""
-    words = ("'" + argument.replace("'", "'\\''") + "'" for argument in arguments)
-    return _payload(environment, "exec " + " ".join(words))
+    """What the gate is fed to become a program of the image.
+
+    A shell passes no name on that it cannot export; where the image has `env`, that does.
+    """
+    words = " ".join(_word(argument) for argument in arguments)
+    others = [f"{name}={value}" for name, value in environment.items() if not is_exportable(name)]
+    text = f"exec {words}"
+    if others:
+        through_env = " ".join(_word(one) for one in others)
+        text = f"if command -v env >/dev/null; then exec env {through_env} {words}; else {text}; fi"
+    return _payload({name: environment[name] for name in environment if is_exportable(name)}, text)
 
 
 def script(commands: Sequence[str], token: str) -> str:
@@ -89,10 +97,13 @@ def _payload(environment: Mapping[str, str], text: str) -> bytes:
     return f"{line}\n{_END}\n".encode("utf-8", "surrogateescape")
 
 
+def _word(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
 def _quoted(text: str) -> str:
     """`text` as one word of one line. A shell's variables cannot hold NUL: it is left out."""
-    escaped = text.replace("\0", "").replace("'", "'\\''").replace("\n", "'\"$shipway_nl\"'")
-    return f"'{escaped}'"
+    return _word(text.replace("\0", "")).replace("\n", "'\"$shipway_nl\"'")
 
 
 def _format(mark: str) -> str:

@@ -59,7 +59,10 @@ def is_lasting(error: str) -> bool:
 
 def pull_failed(image: str, name: str, error: str) -> str:
     asked = image if name == full_name(image) else f"{image} (asked for as {name})"
-    return f"image {asked} is not here and cannot be pulled: {error.strip()}"
+    return (
+        f"image {asked} is not on this runner's engine and cannot be pulled; check its name and tag, and "
+        f"whether the machine reaches its registry: {error.strip()}"
+    )
 
 
 def no_shell(image: str) -> str:

@@ -52,7 +52,7 @@ class Parking:
         self._busy: list[Namespace] = []
         self._cleaning: list[Namespace] = []
         self._coming = 0  # being made ahead
-        self._waiting = 0
+        self._waiting: list[object] = []  # who waits, the first to come first
         self._failure: EngineError | None = None
 
     def make_ahead(self) -> None:
@@ -74,14 +74,17 @@ class Parking:
         """Blocks until a namespace is there that no running container is in."""
         if aliases:
             return self._take_new(aliases)
+        turn = object()
         with self._changed:
-            self._waiting += 1
+            self._waiting.append(turn)
             try:
-                self._changed.wait_for(lambda: self._is_settled(wanted))
+                self._changed.wait_for(lambda: self._is_settled(turn, wanted))
             finally:
-                self._waiting -= 1
+                self._waiting.remove(turn)
             self._raise_failure()
             found = wanted if wanted in self._free else self._pick_free()
+            if wanted is not None:
+                wanted.is_reserved = False
             if found is not None:
                 found.is_reserved = False
                 self._free.remove(found)
@@ -144,14 +147,14 @@ class Parking:
             self._raise_failure()
         return namespace
 
-    def _is_settled(self, wanted: Namespace | None) -> bool:
+    def _is_settled(self, turn: object, wanted: Namespace | None) -> bool:
         """Nothing better comes by waiting. Called under the lock."""
         if self._failure is not None:
             return True
         if wanted is not None and wanted in self._cleaning:
             return False
         coming = len(self._cleaning) + self._coming
-        return bool(self._free) or coming < self._waiting
+        return bool(self._free) or coming <= self._waiting.index(turn)
 
     def _pick_free(self) -> Namespace | None:
         return min(self._free, key=lambda one: one.is_reserved, default=None)

@@ -87,7 +87,7 @@ def step_config(
 ) -> dict[str, Any]:
     """A step's container. `environment` is what stands in the config, for all to see."""
     memory = memory_bytes(step, place.machine_memory_bytes)
-    mounts: list[dict[str, Any]] = [{"Type": "volume", "Source": place.volume, "Target": place.workspace}]
+    mounts = [_workspace(place)]
     visible = dict(environment)
     if place.ca_bundle:
         bundle = {"Type": "bind", "Source": str(place.ca_bundle), "Target": _BUNDLE, "ReadOnly": True}
@@ -128,7 +128,6 @@ def parked_config(
     image: str, place: Place, *, prohibited: Sequence[str], aliases: Sequence[str], holds_workspace: bool
 ) -> dict[str, Any]:
     """A container that holds a network namespace. `prohibited`: addresses that nobody in it can reach."""
-    mounts = [{"Type": "volume", "Source": place.volume, "Target": place.workspace}]
     return {
         "Image": image,
         "Entrypoint": ["/bin/sh", "-c", PARK, place.workspace if holds_workspace else ""],
@@ -148,7 +147,7 @@ def parked_config(
             "PidsLimit": 64,
             "Memory": _PARKED_MEMORY_BYTES,
             "MemorySwap": _PARKED_MEMORY_BYTES,
-            "Mounts": mounts if holds_workspace else [],
+            "Mounts": [_workspace(place)] if holds_workspace else [],
             "Init": False,
             "Dns": list(place.dns),
         },
@@ -166,6 +165,16 @@ def probe_config(image: str, owner: Owner) -> dict[str, Any]:
         "AttachStdout": True,
         "Tty": False,
         "HostConfig": {**_hardened(), "NetworkMode": "host", "CapDrop": ["ALL"], "PidsLimit": 16},
+    }
+
+
+def _workspace(place: Place) -> dict[str, Any]:
+    """Never filled from an image: that would give the folder the image's owner and mode."""
+    return {
+        "Type": "volume",
+        "Source": place.volume,
+        "Target": place.workspace,
+        "VolumeOptions": {"NoCopy": True},
     }
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, TimeoutError, async_playwright
 
 from tests.scene import PASSWORD, Scene
 
+#: Scripts run, and the log that the page may have is open. A function: a string would be eval.
+_IS_READY = """() => [...document.querySelectorAll("log-view")].every((view) => view.dataset.ready)
+  && document.cookie.includes("shipway_scripts")"""
 HERE = Path(__file__).parent
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
@@ -58,6 +62,17 @@ async def context(browser: Browser, site: str) -> AsyncIterator[BrowserContext]:
 @pytest.fixture
 async def page(context: BrowserContext) -> Page:
     return await context.new_page()
+
+
+async def open_page(page: Page, url: str) -> None:
+    """With its log, if it has one. Chromium ends all requests when some network interface of the machine
+    comes or goes, as containers' do: then the page is opened again."""
+    for _ in range(5):
+        await page.goto(url)
+        with contextlib.suppress(TimeoutError):
+            await page.wait_for_function(_IS_READY, timeout=5000)
+            return
+    pytest.fail(f"{url} does not open")
 
 
 async def sign_in(context: BrowserContext, site: str) -> None:

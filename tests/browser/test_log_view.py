@@ -18,6 +18,7 @@ from ci.protocol import Stream
 from ci.server.logs import LogKey
 from ci.server.store import builds, tables
 from ci.status import Status
+from tests.browser.conftest import open_page
 from tests.scene import Done, Scene
 from web import ansi
 
@@ -39,11 +40,6 @@ async def _close(scene: Scene, key: LogKey) -> None:
         size = scene.logs.size(each)
         crc = zlib.crc32(scene.logs.read(each, 0, size))
         assert await scene.logs.close_stream(each, size, crc) is None
-
-
-async def _open(page: Page, url: str) -> None:
-    await page.goto(url)
-    await page.wait_for_selector("log-view[data-ready]")
 
 
 async def _collect(page: Page) -> list[str]:
@@ -75,7 +71,7 @@ async def test_each_line_is_on_the_page_while_the_step_still_runs(
     scene: Scene, site: str, page: Page
 ) -> None:
     key = await _step(scene, b"before the page was opened\n", "running")
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     await expect(page.locator("#L1 .t")).to_have_text("before the page was opened")
     for number in range(2, 8):
         line = f"the step's own clock says {time.time():.3f}"
@@ -87,7 +83,7 @@ async def test_each_line_is_on_the_page_while_the_step_still_runs(
 
 async def test_a_line_without_its_end_is_shown_and_completed(scene: Scene, site: str, page: Page) -> None:
     key = await _step(scene, b"", "running")
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     await scene.logs.append(key, 0, b"half a l")
     await expect(page.locator("#L1 .t")).to_have_text("half a l")
     await scene.logs.append(key, 8, "ine ü".encode()[:-1])
@@ -98,7 +94,7 @@ async def test_a_line_without_its_end_is_shown_and_completed(scene: Scene, site:
 
 async def test_scrolling_up_pauses_and_the_button_goes_on(scene: Scene, site: str, page: Page) -> None:
     key = await _step(scene, b"".join(b"line %d\n" % n for n in range(1, 501)), "running")
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     await expect(page.locator("#L500")).to_be_visible()
     await page.locator("log-view .text").hover()
     await page.mouse.wheel(0, -3000)
@@ -166,7 +162,7 @@ async def test_after_three_cuts_in_mid_frame_the_text_equals_the_raw_log(
     data = "".join(line + "\n" for line in lines).encode()
     async with _cutting_proxy(site, [30_001, 90_003, 50_007]) as (proxy, cut):
         page = await context.new_page()
-        await _open(page, proxy + STEP)
+        await open_page(page, proxy + STEP)
         for offset in range(0, len(data), 7001):
             await scene.logs.append(key, offset, data[offset : offset + 7001])
             if offset // 7001 % 8 == 0:
@@ -194,14 +190,14 @@ async def test_two_hundred_thousand_lines_open_at_both_ends_and_by_a_cold_link(
 ) -> None:
     await _step(scene, _long_log(), exit_code=0)
     page = await context.new_page()
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     await expect(page.locator("#L1 .t")).to_contain_text("000001 test_case")
     assert await _nodes(page) <= MAX_NODES
     await page.keyboard.press("G")
     await expect(page.locator("#L200000 .t")).to_contain_text("200000 test_case")
     assert await _nodes(page) <= MAX_NODES
     cold = await context.new_page()
-    await cold.goto(f"{site}{STEP}#L150000-L150002")
+    await open_page(cold, f"{site}{STEP}#L150000-L150002")
     await expect(cold.locator("#L150000 .t")).to_contain_text("150000 test_case")
     assert await cold.locator(".line.hit").count() == 3
     assert await _nodes(cold) <= MAX_NODES
@@ -209,7 +205,7 @@ async def test_two_hundred_thousand_lines_open_at_both_ends_and_by_a_cold_link(
 
 async def test_find_goes_through_the_whole_log(scene: Scene, site: str, page: Page) -> None:
     await _step(scene, _long_log())
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     await page.keyboard.press("/")
     await page.keyboard.type("CASE of the suite: ....")
     await page.fill(".find input", "123456 TEST_case")
@@ -222,7 +218,7 @@ async def test_a_line_is_linked_with_its_attempt_and_a_range_by_shift(
     scene: Scene, site: str, page: Page
 ) -> None:
     await _step(scene, b"".join(b"line %d\n" % n for n in range(1, 30)))
-    await _open(page, f"{site}/r/ada/app/1")
+    await open_page(page, f"{site}/r/ada/app/1")
     await page.click("#L5 > a")
     await page.click("#L9 > a", modifiers=["Shift"])
     assert page.url == f"{site}/r/ada/app/1/ci/test?attempt=1#L5-L9"
@@ -234,7 +230,7 @@ async def test_commands_are_folds_with_their_durations_and_exit_codes(
 ) -> None:
     marks = [(0, 0.1, "begin", 0), (8, 2.3, "end", [0, 0]), (8, 2.3, "begin", 1), (14, 9.0, "end", [1, 3])]
     await _step(scene, b"one\ntwo\nthree\n", "failure", marks=marks, commands=("echo", "make\ntest"))
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     folds = page.locator(".fold")
     await expect(folds.nth(0)).to_contain_text("$ echo")
     await expect(folds.nth(0)).to_contain_text("2.2s")
@@ -250,14 +246,14 @@ async def test_commands_are_folds_with_their_durations_and_exit_codes(
 async def test_what_was_left_out_is_said_in_words(scene: Scene, site: str, page: Page) -> None:
     marks = [(4, 1.0, "elided", [4, 3_000_004])]
     await _step(scene, b"one\nend\n", marks=marks)
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     await expect(page.locator(".fold.note")).to_contain_text("3.0 MB are left out here")
 
 
 async def test_a_very_long_line_is_cut_and_shown_on_demand(scene: Scene, site: str, page: Page) -> None:
     log = b"before\n" + b"x" * 20_000 + b"\nafter\n" + b"y" * 2_000_000 + b"\nlast\n"
     await _step(scene, log)
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     assert len(await page.locator("#L2 .t").inner_text()) < 4200
     await page.click("#L2 button")
     await expect(page.locator("#L2 .t")).to_have_text("x" * 20_000)
@@ -269,7 +265,7 @@ async def test_the_giant_line_of_a_log_that_grows_costs_no_more_than_its_beginni
     scene: Scene, site: str, page: Page
 ) -> None:
     key = await _step(scene, b"", "running")
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     for number in range(4):
         await scene.logs.append(key, number * 1_000_000, b"z" * 1_000_000)
     await scene.logs.append(key, 4_000_000, b"\nafter\n")
@@ -280,7 +276,7 @@ async def test_the_giant_line_of_a_log_that_grows_costs_no_more_than_its_beginni
 async def test_binary_output_appears_as_text_and_does_nothing(scene: Scene, site: str, page: Page) -> None:
     noise = bytes(range(256)).replace(b"\n", b"") * 40
     await _step(scene, noise + b"\n<img src=x onerror=alert(1)>\nend\n")
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     await expect(page.locator("#L2 .t")).to_have_text("<img src=x onerror=alert(1)>")
     assert await page.locator("log-view img").count() == 0
 
@@ -321,7 +317,7 @@ async def test_a_step_that_ends_while_it_is_watched_changes_the_page_in_place(
     scene: Scene, site: str, page: Page
 ) -> None:
     key = await _step(scene, b"one\n", "running")
-    await _open(page, site + STEP)
+    await open_page(page, site + STEP)
     await page.evaluate("document.querySelector('#steps a').focus(); window.marker = 1")
     assert (await page.title()).startswith("● #1 test running")
     await scene.logs.append(key, 4, b"two\n")

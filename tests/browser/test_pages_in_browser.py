@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from ci.server.store import builds
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import open_page, sign_in
 from tests.scene import Scene, fill
 
 pytestmark = pytest.mark.browser
@@ -35,12 +35,6 @@ PAGES = {
 }
 
 
-async def _settled(page: Page, url: str) -> None:
-    await page.goto(url)
-    if await page.locator("log-view").count():
-        await page.wait_for_selector("log-view[data-ready]")
-
-
 async def _serious(page: Page, axe: str) -> list[str]:
     await page.evaluate(axe)
     found: list[dict[str, Any]] = await page.evaluate("axe.run().then((result) => result.violations)")
@@ -61,11 +55,11 @@ async def test_axe_finds_nothing_serious(
     context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     wrong: list[str] = []
     page = await context.new_page()
-    await _settled(page, f"{site}/sign-in")
+    await open_page(page, f"{site}/sign-in")
     wrong += await _serious(page, axe)
     await sign_in(context, site)
     for path in PAGES.values():
-        await _settled(page, site + path)
+        await open_page(page, site + path)
         wrong += await _serious(page, axe)
     await context.close()
     assert wrong == [], "\n".join(wrong)
@@ -80,7 +74,7 @@ async def test_no_page_is_wider_than_the_screen(
     await sign_in(context, site)
     page = await context.new_page()
     for name, path in PAGES.items():
-        await _settled(page, site + path)
+        await open_page(page, site + path)
         over = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert over <= 0, f"{name} is {over} px too wide"
     await context.close()
@@ -108,7 +102,7 @@ async def test_without_scripts_a_build_can_be_read_and_cancelled(
 
 async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
-    await page.goto(site)
+    await open_page(page, site)
     await page.keyboard.press("j")
     await page.keyboard.press("j")
     first = await page.evaluate("document.activeElement.getAttribute('href')")
@@ -128,7 +122,7 @@ async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: 
 
 async def test_a_new_build_appears_in_the_list_without_a_reload(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
-    await page.goto(site)
+    await open_page(page, site)
     await page.evaluate("window.marker = 1")
     before = await page.locator(".builds > li").count()
     await scene.build(1, [("ci", [])], title="Just pushed")
@@ -145,7 +139,7 @@ async def test_a_lost_server_is_told_after_three_seconds_and_found_again(
     async with scene.serving() as site:
         await sign_in(context, site)
         page = await context.new_page()
-        await page.goto(site)
+        await open_page(page, site)
         await expect(page.locator("#offline")).to_be_hidden()
         await context.set_offline(True)
     await expect(page.locator("#offline")).to_be_visible(timeout=8000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -45,21 +46,26 @@ def stored_bytes(shipway: Shipway) -> int:
     return sum(path.stat().st_size for path in (shipway.data / "logs").rglob("*") if path.is_file())
 
 
-def containers() -> set[str]:
+def server_label(shipway: Shipway) -> str:
+    credential = next(shipway.folder.rglob("credential.json"))
+    return f"label=shipway.server={json.loads(credential.read_text())['server']}"
+
+
+def step_containers(shipway: Shipway) -> set[str]:
+    """Those of steps: not the parked ones, which hold the network."""
+    filters = ["--filter", server_label(shipway), "--filter", "label=shipway.step"]
     listed = subprocess.run(
-        ["docker", "ps", "-q", "--no-trunc", "--filter", "label=shipway.job"], capture_output=True, text=True
+        ["docker", "ps", "-q", "--no-trunc", *filters], capture_output=True, text=True, check=True
     )
     return set(listed.stdout.split())
 
 
-def resources(attempt: int) -> str:
+def resources(shipway: Shipway, attempt: int) -> str:
     """Everything on the engine with this attempt's label."""
-    label = f"label=shipway.attempt={attempt}"
+    labels = ["--filter", server_label(shipway), "--filter", f"label=shipway.attempt={attempt}"]
     found = ""
     for command in (["ps", "-aq"], ["network", "ls", "-q"], ["volume", "ls", "-q"]):
-        found += subprocess.run(
-            ["docker", *command, "--filter", label], capture_output=True, text=True
-        ).stdout
+        found += subprocess.run(["docker", *command, *labels], capture_output=True, text=True).stdout
     return found
 
 
@@ -81,13 +87,14 @@ def test_a_server_killed_three_times_in_a_flood_loses_nothing(
     running: set[str] = set()
     for size in kill_at:
         until(lambda size=size: stored_bytes(shipway) > size, 120)
-        running |= containers()
+        running |= step_containers(shipway)
         assert shipway.server is not None
         shipway.server.kill()
         shipway.start()
     build = shipway.wait(f"{work.path}/1", seconds=180)
     assert build["status"] == "success"
     assert build["jobs"][0]["attempt"] == 1
+    assert len(running) == 1  # the same container from the first kill to the last
     verify(shipway, f"{work.path}/1/{build['jobs'][0]['slug']}/flood", LINES)
 
 
@@ -111,13 +118,14 @@ def test_a_killed_supervisor_that_starts_again_goes_on_in_the_same_attempt(
     work.commit({".ci.yml": SLOW})
     work.push()
     until(lambda: stored_bytes(shipway) > 200, 60)
-    before = containers()
+    before = step_containers(shipway)
     assert shipway.runner is not None
     shipway.runner.kill()
     shipway.runner = shipway.start_runner(engine="docker")
+    until(lambda: stored_bytes(shipway) > 1000, 60)
+    assert step_containers(shipway) == before
     build = shipway.wait("ada/app/1", seconds=90)
     assert (build["status"], build["jobs"][0]["attempt"]) == ("success", 1)
-    assert before
     log = shipway.raw(f"ada/app/1/{build['jobs'][0]['slug']}/slow").decode().splitlines()
     assert log == [f"line {number}" for number in range(1, 201)]
 
@@ -151,12 +159,12 @@ def test_a_killed_job_process_is_attempt_two_and_nothing_of_the_first_is_left(
     work.commit({".ci.yml": SLOW})
     work.push()
     until(lambda: stored_bytes(shipway) > 200, 60)
-    assert resources(1)
+    assert resources(shipway, 1)
     if not has_server:
         assert shipway.server is not None
         shipway.server.kill()
     kill_job_process(shipway)
-    until(lambda: not resources(1), 60)
+    until(lambda: not resources(shipway, 1), 60)
     if not has_server:
         shipway.start()
     build = shipway.wait("ada/app/1", seconds=90)

@@ -71,15 +71,6 @@ async def test_repos_and_runners_are_listed(made: Made) -> None:
     ]
 
 
-async def test_the_inbox_is_listed_with_its_verdicts(made: Made) -> None:
-    deliveries = (await made[1].get("/api/repos/ada/api/inbox")).json()["deliveries"]
-    assert [(row["state"], row["about"]) for row in deliveries] == [
-        ("received", "branch feature/x"),
-        ("processed", "branch docs"),
-        ("processed", "branch main"),
-    ]
-
-
 async def test_what_is_wrong_is_one_object_with_a_code_and_a_sentence(made: Made) -> None:
     answer = await made[1].get("/api/repos/ada/api/builds/999")
     assert answer.status_code == 404

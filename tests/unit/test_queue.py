@@ -282,6 +282,9 @@ async def test_why_a_job_waits_is_a_sentence_at_every_turn(world: Core) -> None:
     gpu = await world.runner("gpu", labels={"gpu": "true"})
     assert await _why(world, build) == "no runner that matches is connected (gpu)"
     said = hello().model_copy(update={"labels": {"gpu": "true"}})
+    without = said.model_copy(update={"capacity": 0, "engine": "Docker does not answer"})
+    await world.lifecycle.hello(gpu, without)
+    assert await _why(world, build) == "no engine on runner gpu: Docker does not answer"
     await world.lifecycle.hello(gpu, said)
     assert await _why(world, build) == "waiting for a free place on gpu; 1 older job waits too"
     await world.store.write(lambda c: runners.drain(c, gpu, is_draining=True))

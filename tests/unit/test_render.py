@@ -141,6 +141,14 @@ def test_the_sixteen_colours_of_terminals_can_be_read(theme: int) -> None:
         assert _contrast(colours[theme], ground) >= 4.5, number
 
 
+def test_the_other_colours_are_those_that_the_parser_means() -> None:
+    css = (STATIC / "ansi.css").read_text()
+    for number in range(16, 256):
+        colour = "#{:02x}{:02x}{:02x}".format(*ansi.rgb(number))
+        short = "#" + colour[1::2] if colour[1::2] == colour[2::2] else colour
+        assert f".fg{number}{{--f:{short}}}.bg{number}{{--b:{short}}}" in css
+
+
 def test_all_scripts_together_are_light() -> None:
     assert Assets().packed_size(".js") < 40_000
 

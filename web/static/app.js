@@ -17,6 +17,7 @@ const KEYS = [
   ["c", "cancel the build"],
 ];
 
+document.cookie = `shipway_scripts=1; path=/; max-age=31536000; samesite=lax${location.protocol === "https:" ? "; secure" : ""}`;
 tick();
 setInterval(tick, 1000);
 

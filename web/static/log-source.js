@@ -39,8 +39,10 @@ export class Source extends EventTarget {
     this.marks = told.marks.map((mark) => ({ ...mark, l: mark.l - 1 }));
     this.marksNext = told.next;
     if (isLive) return this.connect();
-    const size = Number(index.headers.get("x-log-size"));
-    await this.readTo(size);
+    // Nothing can grow: what follows the last row is a segment like any other.
+    this.have = Number(index.headers.get("x-log-size"));
+    this.lines = Number(index.headers.get("x-log-lines"));
+    if (this.lines > this.segments.at(-1).line) this.segments.push({ line: this.lines, offset: this.have });
     this.ended = true;
     this.dispatchEvent(new Event("change"));
   }
@@ -50,10 +52,16 @@ export class Source extends EventTarget {
     this.socket?.close();
   }
 
+  // A network that changes under the page ends requests: asked again, a few times.
   async fetch(name, headers = {}) {
-    const answer = await fetch(this.url(name), { headers });
-    if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
-    return answer;
+    for (let wait = 100; ; wait *= 3) {
+      const answer = await fetch(this.url(name), { headers }).catch((error) => {
+        if (wait > 3000) throw error;
+      });
+      if (answer && !answer.ok) throw new Error(`${name}: ${answer.status}`);
+      if (answer) return answer;
+      await new Promise((later) => setTimeout(later, wait));
+    }
   }
 
   async range(begin, end) {
@@ -61,14 +69,6 @@ export class Source extends EventTarget {
     const answer = await this.fetch("raw", { Range: `bytes=${begin}-${end - 1}` });
     const data = new Uint8Array(await answer.arrayBuffer());
     return answer.status === 206 ? data : data.subarray(begin, end);
-  }
-
-  async readTo(size) {
-    while (this.have < size) {
-      const data = await this.range(this.have, Math.min(size, this.have + (1 << 20)));
-      if (!data.length) return;
-      this.take(data);
-    }
   }
 
   // --- the socket -----------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ export class Source extends EventTarget {
     const { line, offset } = this.segments[place], next = this.segments[place + 1];
     if (next.offset - offset <= LONG_BYTES) return split(await this.range(offset, next.offset));
     const [head, tail] = await Promise.all([this.range(offset, offset + HEAD_BYTES), this.range(next.offset - TAIL_BYTES, next.offset)]);
-    const lines = split(head), behind = tail.indexOf(LF) + 1;
+    const lines = split(head), behind = tail.indexOf(LF) + 1 || tail.length;
     this.hidden.set(line + lines.length - 1, next.offset - offset - HEAD_BYTES - TAIL_BYTES + behind);
     return [...lines, ...split(tail.subarray(behind))];
   }
