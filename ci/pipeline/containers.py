@@ -27,7 +27,8 @@ _EXPORTABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 def read_steps(pipeline: Fields) -> tuple[Step, ...]:
     reader = pipeline.reader
     if "steps" not in pipeline.known:
-        reader.problems.error(pipeline.mark, 'a pipeline needs "steps"')
+        if pipeline.lacks("steps"):
+            reader.problems.error(pipeline.mark, 'a pipeline needs "steps"')
         return ()
     found = _read_all(pipeline, "steps", STEP)
     if not found and not reader.problems.has_errors:
@@ -99,7 +100,7 @@ def _step(fields: Fields, name: str) -> Step | None:
     image = _image(fields, f"step {shown(name)}")
     commands = _commands(fields)
     problems = fields.reader.problems
-    if "commands" not in fields.known and "settings" not in fields.node.by_name:
+    if fields.lacks("commands") and "settings" not in fields.node.by_name:
         message = (
             f'step {shown(name)} needs "commands"; to run what the image itself runs is not yet supported'
         )
@@ -137,7 +138,8 @@ def _service(fields: Fields, name: str) -> Service:
 def _image(fields: Fields, what: str) -> str:
     problems = fields.reader.problems
     if "image" not in fields.known:
-        problems.error(fields.mark, f'{what} needs "image"')
+        if fields.lacks("image"):
+            problems.error(fields.mark, f'{what} needs "image"')
         return ""
     image = fields.text("image")
     if image is not None and "$" not in image and not IMAGE.match(image):

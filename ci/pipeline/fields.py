@@ -31,22 +31,26 @@ class Reader:
             self.problems.error(node.mark, f"{section.title} is a map, this is {describe(node)}")
             return None
         known: dict[str, Node] = {}
+        hints = ""
         for key, value in node.entries:
             found = section.keys.get(key.text)
             if found is not None and found.is_ready:
                 known[key.text] = value
             else:
-                self._refuse_key(key, found, section)
-        return Fields(reader=self, section=section, node=node, known=known)
+                hints += self._refuse_key(key, found, section)
+        misspelt = frozenset(each.name for each in section.ready if f'"{each.name}"?' in hints)
+        return Fields(reader=self, section=section, node=node, known=known, misspelt=misspelt)
 
-    def _refuse_key(self, key: Scalar, found: Key | None, section: Section) -> None:
+    def _refuse_key(self, key: Scalar, found: Key | None, section: Section) -> str:
+        """Returns which key may be meant, as it is said to the reader."""
         if found is not None:
             self.problems.error(key.mark, f'"{found.name}" in {section.title} is not yet supported')
-            return
+            return ""
         ready = [known.name for known in section.ready]
         hint = self.problems.did_you_mean(key.text, ready)
-        hint = hint or f"; {section.title} has {', '.join(ready)}"
-        self.problems.error(key.mark, f"unknown key {shown(key.text)} in {section.title}{hint}")
+        words = hint or f"; {section.title} has {', '.join(ready)}"
+        self.problems.error(key.mark, f"unknown key {shown(key.text)} in {section.title}{words}")
+        return hint
 
     # --- single values ----------------------------------------------------------------------------
 
@@ -137,10 +141,15 @@ class Fields:
     section: Section
     node: Mapping
     known: dict[str, Node]
+    misspelt: frozenset[str] = frozenset()  #: keys that an unknown one probably means
 
     @property
     def mark(self) -> Mark:
         return self.node.mark
+
+    def lacks(self, name: str) -> bool:
+        """Whether the key is missing and no misspelt one, which is a problem already, stands for it."""
+        return name not in self.known and name not in self.misspelt
 
     def get(self, name: str, *shapes: Shape) -> Node | None:
         assert self.section.keys[name].shape in shapes, (

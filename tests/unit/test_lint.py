@@ -34,7 +34,7 @@ def test_a_problem_is_shown_with_its_line_and_a_caret(
     lines = capsys.readouterr().out.splitlines()
     assert f'{path}:4:5: unknown key "comands" in a step; did you mean "commands"?' in lines
     assert lines[-3:-1] == ["        comands: [ls]", "        ^"]
-    assert lines[-1] == "1 file: 2 errors, 0 warnings"
+    assert lines[-1] == "1 file: 1 error, 0 warnings"
 
 
 def test_a_caret_stays_under_a_column_far_to_the_right(
@@ -52,7 +52,7 @@ def test_a_folder_is_a_repo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     write(tmp_path, ".ci/b.yaml", WRONG)
     write(tmp_path, ".ci/run", "no yaml: [")
     assert lint([tmp_path]) == 2
-    assert "2 files: 2 errors" in capsys.readouterr().out
+    assert "2 files: 1 error," in capsys.readouterr().out
 
 
 def test_a_folder_without_pipeline_and_a_missing_file_are_told(

@@ -217,6 +217,19 @@ def test_what_is_wrong_is_said(text: str, message: str) -> None:
     assert any(message in problem for problem in found), found
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "steps: {a: {image: busybox, comands: [x]}}",
+        "steps: {a: {imgae: busybox, commands: [x]}}",
+        "stepps: {a: {image: busybox, commands: [x]}}",
+    ],
+)
+def test_a_misspelt_key_is_one_problem_and_not_missing_too(text: str) -> None:
+    (problem,) = problems_of(text)
+    assert "did you mean" in problem
+
+
 def test_all_problems_come_at_once_in_file_order() -> None:
     found = problems_of(
         """
@@ -232,12 +245,11 @@ steps:
 """
     )
     assert [problem.split(": ")[0] for problem in found] == [
-        ".ci.yml:3:5",
         ".ci.yml:5:5",
         ".ci.yml:9:17",
         ".ci.yml:10:14",
     ]
-    assert found[2] == '.ci.yml:9:17: step "deploy" depends on unknown step "biuld"; did you mean "build"?'
+    assert found[1] == '.ci.yml:9:17: step "deploy" depends on unknown step "biuld"; did you mean "build"?'
 
 
 def test_a_circle_is_named_with_its_path() -> None:
