@@ -326,6 +326,13 @@ def test_a_clone_url_is_http_with_a_host(url: str) -> None:
     assert git.check_clone_url("https://example.com/a.git")
 
 
+@pytest.mark.parametrize("url", ["http://user:hush@h/x.git", "https://token@h/x.git"])
+def test_a_clone_url_holds_no_credential_that_every_step_would_read(url: str) -> None:
+    with pytest.raises(Invalid, match="holds no user and no password") as error:
+        git.check_clone_url(url)
+    assert "hush" not in str(error.value)
+
+
 async def test_local_git_commands_reach_no_network(builtin: Builtin) -> None:
     with pytest.raises(GitFailed, match="not allowed"):
         await Bare(builtin.path(1)).git("ls-remote", "http://127.0.0.1:9/x")

@@ -43,6 +43,8 @@ def check_clone_url(url: str, protocols: Sequence[str] = PROTOCOLS) -> str:
         parts = urlsplit(url)
     except ValueError as error:
         raise Invalid(f"{url!r} is no URL: {error}") from error
+    if parts.username or parts.password:  # every step would read it, in CI_REPO_CLONE_URL
+        raise Invalid("a clone URL holds no user and no password; a repo that needs one cannot be built yet")
     is_local = parts.scheme == "file"
     if parts.scheme not in protocols or not (parts.hostname or is_local) or re.search(r"[\x00-\x20]", url):
         raise Invalid(
