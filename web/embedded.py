@@ -39,7 +39,7 @@ class EmbeddedRunner:
             await asyncio.sleep(RESTART_SECONDS)
 
     def _is_there(self) -> bool:
-        """Whether a runner that outlived an earlier server holds the folder: then there is nothing to start."""
+        """Whether a runner that outlived an earlier server holds the folder: then none is started."""
         try:
             lock = os.open(self._folder / "runner.lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
