@@ -313,7 +313,8 @@ class Execution:
         """What the first step to end so badly says of itself, named."""
         for slug, end in self._ends.items():
             step = self._spec.step(slug)
-            is_forgiven = step.ignore_failure or step.kind is StepKind.SERVICE
+            forgives = step.ignore_failure or step.kind is StepKind.SERVICE
+            is_forgiven = forgives and end.status is Status.FAILURE
             if end.status is status and status not in (Status.SUCCESS, Status.SKIPPED) and not is_forgiven:
                 return End(status, end.outcome, f"{step.name}: {end.reason}" if end.reason else "")
         return End(status)

@@ -492,9 +492,12 @@ async def fill(scene: Scene) -> dict[str, int]:
         image="python:3.12-slim",
         is_open=True,
     )
+    at_hand = Done(
+        name="postgres", kind=StepKind.SERVICE, status="running", image="postgres:16", is_open=True
+    )
     made["running"] = await scene.build(
         api,
-        [("ci", [*green, at_work, Done(name="publish", status="waiting"), postgres])],
+        [("ci", [*green, at_work, Done(name="publish", status="waiting"), at_hand])],
         title="Reject empty order lines before the price service sees them",
         branch="orders-empty-lines",
         ref="refs/heads/orders-empty-lines",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import os
 import signal
 import sys
 
@@ -30,10 +32,25 @@ class EmbeddedRunner:
     async def keep(self) -> None:
         """Start the runner; start it again when it has ended. Runs until it is cancelled."""
         while True:
-            await self._start()
-            assert self._process is not None
-            await self._process.wait()
+            if not self._is_there():
+                await self._start()
+                assert self._process is not None
+                await self._process.wait()
             await asyncio.sleep(RESTART_SECONDS)
+
+    def _is_there(self) -> bool:
+        """Whether a runner that outlived an earlier server holds the folder: then none is started."""
+        try:
+            lock = os.open(self._folder / "runner.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
 
     async def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -35,7 +35,7 @@ def add(
     settings = Settings.load(os.environ, {"data_dir": data})
     if not (settings.data_dir / "shipway.db").exists():
         raise Invalid(
-            f"no server has its data in {settings.data_dir.absolute()}: name the right folder with --data"
+            f"no server has its data in {settings.data_dir.absolute()}; name the folder with --data"
         )
     owner, slash, name = path.partition("/")
     if not slash:

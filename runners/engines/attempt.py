@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 
 from ci.spec import JobSpec, StepKind
 from runners.engines import park, sandbox, stream
@@ -46,6 +46,7 @@ class Attempt:
         self.deaths = Deaths(daemon, self.labels)
         self.parking = Parking(self._park, self.remove_later)
         self.is_destroyed = False
+        self._making = Lock()
         self._settings = settings
         self._subnet = ""
         self._park_image = ""
@@ -69,8 +70,11 @@ class Attempt:
         self._park_image = self.images.park_image()
         memory = self.daemon.memory_bytes()
         self.place = replace(self.place, machine_memory_bytes=memory)
-        self._make_network()
-        self.daemon.make_volume(self.place.volume, sandbox.labels_of(self.owner))
+        with self._making:
+            if self.is_destroyed:
+                raise EngineError("the attempt was destroyed while it was being prepared")
+            self._make_network()
+            self.daemon.make_volume(self.place.volume, sandbox.labels_of(self.owner))
         self._prohibited = park.prohibited(self._subnet, self._settings.subnets, self._machine_addresses())
         if self.is_destroyed:
             remove_all(self.daemon, self.labels)
@@ -86,7 +90,8 @@ class Attempt:
         self._waste.put(container)
 
     def destroy(self) -> None:
-        self.is_destroyed = True
+        with self._making:  # what is being made just now is removed too, and nothing is made after it
+            self.is_destroyed = True
         self._waste.put(None)
         self.parking.close()
         remove_all(self.daemon, self.labels)

@@ -313,6 +313,35 @@ async def test_javascript_and_python_show_the_same(scene: Scene, site: str, page
     assert found == expected
 
 
+async def test_what_comes_twice_is_cut_and_a_gap_is_asked_for_again(
+    scene: Scene, site: str, page: Page
+) -> None:
+    await open_page(page, site)
+    found = await page.evaluate(
+        """async () => {
+          const app = document.querySelector('script[type=module]').src;
+          const { Source } = await import(app.replace('app.js', 'log-source.js'));
+          const source = new Source('/nowhere', '1');
+          let closed = 0;
+          source.socket = { close() { closed++; } };
+          const frame = (offset, text) => {
+            const bytes = new TextEncoder().encode(text), data = new ArrayBuffer(8 + bytes.length);
+            new DataView(data).setBigUint64(0, BigInt(offset));
+            new Uint8Array(data, 8).set(bytes);
+            return data;
+          };
+          source.chunk(frame(0, 'ab\\ncd'));
+          source.chunk(frame(3, 'cd\\nef'));
+          source.chunk(frame(0, 'ab'));
+          const before = closed;
+          source.chunk(frame(100, 'far'));
+          source.chunk(frame(8, '\\n'));
+          return [source.have, source.tail.lines, source.lines, before, closed, await source.lineAt(6)];
+        }"""
+    )
+    assert found == [9, ["ab", "cd", "ef"], 3, 0, 1, 2]
+
+
 async def test_a_step_that_ends_while_it_is_watched_changes_the_page_in_place(
     scene: Scene, site: str, page: Page
 ) -> None:

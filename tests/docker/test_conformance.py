@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import io
 import tarfile
+import uuid
 from collections.abc import Callable
 
 import pytest
 
 from ci.spec import StepKind
 from ci.status import Outcome
-from runners.engines.base import Engine, EngineError, Exit, Janitor
-from tests.stage import WAIT_SECONDS, staged, step
+from runners.engines.base import Engine, EngineError, Exit, Janitor, Owner
+from tests.stage import WAIT_SECONDS, job_of, staged, step
 
 Pair = Callable[[], tuple[Engine, Janitor]]
 
@@ -133,6 +134,16 @@ async def test_destroy_ends_what_runs_and_may_come_again(pair: Pair) -> None:
         assert list(stage.janitor.attempts(stage.owner.server)) == []
         with pytest.raises(EngineError):
             await stage.engine.fill(tar_of({}))
+
+
+async def test_a_destroy_in_the_middle_of_prepare_leaves_nothing(pair: Pair) -> None:
+    engine, janitor = pair()
+    owner = Owner(server=f"test-{uuid.uuid4().hex}", runner="r1", job=7, attempt=1)
+    preparing = asyncio.create_task(engine.prepare(job_of(step("says", "echo hi")), owner))
+    await asyncio.sleep(0)  # it has begun
+    await engine.destroy()
+    await asyncio.gather(preparing, return_exceptions=True)
+    assert list(janitor.attempts(owner.server)) == []
 
 
 async def test_destroy_without_prepare_is_fine(pair: Pair) -> None:

@@ -244,6 +244,13 @@ async def test_a_service_is_stopped_with_the_job_and_counts_as_passed(run) -> No
     assert (job.of(2)[-1].status, job.of(2)[-1].reason) == (Status.SUCCESS, "stopped with the job")
 
 
+async def test_a_service_that_cannot_be_started_is_named_as_the_reason(run) -> None:
+    job = run(step("test"), step("database", 2, kind=StepKind.SERVICE, FAKE_LOST=1)).start()
+    end = await job.end()
+    assert (end.status, end.outcome) == (Status.ERROR, Outcome.INFRA)
+    assert end.reason.startswith("database: the fake engine was told to fail")
+
+
 async def test_what_depends_on_a_detached_step_runs_beside_it(run) -> None:
     job = run(step("serve", FAKE_HANG=1, detach=True), step("test", 2, depends_on=["serve"])).start()
     assert (await job.end()).status is Status.SUCCESS

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import select
 
 from ci.errors import Conflict, Invalid, NotFound
@@ -23,6 +24,7 @@ from ci.protocol import (
     StepAsks,
     Stream,
 )
+from ci.server.models import Job
 from ci.server.store.tables import EVIDENCE
 from ci.status import Outcome, Status
 from tests.unit.world import Core, core, ended, hello, job_ended, running, spec
@@ -399,6 +401,23 @@ async def test_cancel_ends_at_once_what_no_runner_has_acknowledged(world: Core) 
     assert await world.queue.accept(runner, assigned.lease) is None
     assert await world.lifecycle.over(runner, [assigned.lease]) == [Dead(attempts=(assigned.lease.key,))]
     assert {each.status for each in (await world.steps(assigned.lease.job)).values()} == {"cancelled"}
+
+
+async def test_cancel_of_the_largest_matrix_holds_nobody_up(world: Core) -> None:
+    """It is one transaction, and meanwhile nothing else is written: no job is read whole once for each."""
+    build = await world.build(*(spec(f"cell-{number}") for number in range(256)))
+    read: list[Job] = []
+
+    def on_read(job: Job, *_: object) -> None:
+        read.append(job)
+
+    sqlalchemy_event.listen(Job, "init", on_read)
+    try:
+        await world.lifecycle.cancel(build, "ada")
+    finally:
+        sqlalchemy_event.remove(Job, "init", on_read)
+    assert len(read) == 256
+    assert {job.status for job in await world.jobs_of(build)} == {"cancelled"}
 
 
 async def test_cancel_of_a_running_job_is_a_request_until_the_runner_confirms(world: Core) -> None:

@@ -56,6 +56,32 @@ def test_what_writes_is_never_a_get() -> None:
     assert [entry.path for entry in writers] == ["/r/{owner}/{name}/inbox"]
 
 
+def test_each_thing_that_can_be_done_is_for_those_who_may() -> None:
+    """Written down a second time on purpose: a policy is never changed by a slip."""
+    assert {entry.path: entry.policy for entry in PAGES if entry.methods == ("POST",)} == {
+        "/r/{owner}/{name}/{number:int}/cancel": Policy.RUN,
+        "/r/{owner}/{name}/{number:int}/rerun": Policy.RUN,
+        "/r/{owner}/{name}/{number:int}/{job}/resolve": Policy.RUN,
+        "/runners/code": Policy.MANAGE_RUNNERS,
+        "/runners/{id:int}/drain": Policy.MANAGE_RUNNERS,
+        "/setup": Policy.SETUP,
+        "/sign-in": Policy.PUBLIC,
+        "/sign-out": Policy.SIGNED_IN,
+        "/account/tokens": Policy.SIGNED_IN,
+        "/account/tokens/{id:int}/revoke": Policy.SIGNED_IN,
+        "/theme": Policy.PUBLIC,
+        "/api/setup": Policy.SETUP,
+        "/api/repos/{owner}/{name}/builds/{number:int}/cancel": Policy.RUN,
+        "/api/repos/{owner}/{name}/builds/{number:int}/rerun": Policy.RUN,
+        "/api/runners/code": Policy.MANAGE_RUNNERS,
+    }
+
+
+def test_what_is_of_a_repo_needs_that_repo() -> None:
+    of_a_repo = {Policy.READ, Policy.RUN, Policy.ADMINISTER}
+    assert all((entry.policy in of_a_repo) == ("{owner}" in entry.path) for entry in TABLE)
+
+
 async def _ask(client: httpx.AsyncClient, entry: Entry) -> httpx.Response:
     path = path_of(entry)
     if entry.methods == ("GET",):

@@ -115,7 +115,7 @@ def fold(connection: Connection, build_id: int, now: float) -> None:
     end at once the second sees the first."""
     build = locked(connection, build_id)
     assert build is not None
-    found = jobs.of_build(connection, build_id)
+    found = jobs.standings(connection, build_id)
     status = of_build(Status(job.status) for job in found)
     decisive = next((job for job in found if job.status == status.value), None)
     values: dict[str, Any] = {

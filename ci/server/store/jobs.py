@@ -79,6 +79,14 @@ def of_build(connection: Connection, build_id: int) -> list[Job]:
     return many(connection, Job, select(JOB).where(JOB.c.build_id == build_id).order_by(JOB.c.position))
 
 
+def standings(connection: Connection, build_id: int) -> Sequence[Any]:
+    """(name, status, outcome, reason, started_at) of each job, in order; light, for each end asks for it."""
+    columns = (JOB.c.name, JOB.c.status, JOB.c.outcome, JOB.c.reason, JOB.c.started_at)
+    return connection.execute(
+        select(*columns).where(JOB.c.build_id == build_id).order_by(JOB.c.position)
+    ).all()
+
+
 def steps_of(connection: Connection, job_id: int, attempt: int) -> list[Step]:
     mine = (STEP.c.job_id == job_id, STEP.c.attempt == attempt)
     return many(connection, Step, select(STEP).where(*mine).order_by(STEP.c.number))
