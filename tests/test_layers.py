@@ -127,3 +127,15 @@ def test_every_import_follows_the_arrows_of_the_house() -> None:
 )
 def test_a_planted_import_against_the_arrows_is_found(name: str, source: str) -> None:
     assert violations(name, source)
+
+
+def test_peers_are_named_only_where_their_files_are_translated() -> None:
+    """Nothing behind the parser knows which dialect a file was written in."""
+    allowed = ("ci/environ.py", "ci/pipeline/lint.py", "ci/pipeline/convert.py", "ci/pipeline/dialects/")
+    naming = [
+        name
+        for name, source in modules()
+        if ("wood" + "pecker" in source.lower() or "dr" + "one" in source.lower())
+        and not name.startswith(allowed)
+    ]
+    assert naming == []
