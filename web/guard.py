@@ -226,7 +226,8 @@ async def _body(request: Request) -> bytes:
 def _json_fields(body: bytes) -> dict[str, str]:
     try:
         found = json.loads(body or b"{}")
-    except ValueError as error:
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"the body is no JSON: {error}") from error
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise Invalid("the body must be one JSON object whose values are texts")

@@ -98,6 +98,24 @@ def test_a_server_killed_three_times_in_a_flood_loses_nothing(
     verify(shipway, f"{work.path}/1/{build['jobs'][0]['slug']}/flood", LINES)
 
 
+@needs_oracle
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_supervisor_killed_twice_in_a_flood_loses_nothing(runner_shipway: Shipway) -> None:
+    shipway, work, count = runner_shipway, Work(runner_shipway, "ada/app"), 400_000
+    flood(work, count)
+    work.push()
+    for size in sorted(random.randrange(2, 30) * (1 << 20) for _ in range(2)):
+        until(lambda size=size: stored_bytes(shipway) > size, 120)
+        assert shipway.runner is not None
+        shipway.runner.kill()
+        shipway.runner = shipway.start_runner(engine="docker")
+    build = shipway.wait("ada/app/1", seconds=180)
+    assert (build["status"], build["jobs"][0]["attempt"]) == ("success", 1)
+    verify(shipway, f"ada/app/1/{build['jobs'][0]['slug']}/flood", count)
+
+
 # --- the supervisor and the job process -----------------------------------------------------------
 
 SLOW = """

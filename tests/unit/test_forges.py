@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -137,7 +138,19 @@ async def test_a_link_in_place_of_a_pipeline_file_is_not_followed(builtin: Built
     (work.path / ".ci.yml").symlink_to("/etc/passwd")
     sha = work.commit_files({"a": "1"})
     work.git("push", "-q", "origin", "main")
-    assert await builtin.bare(1).config_files(sha) == {}
+    with pytest.raises(Invalid, match=r"\.ci\.yml is a link"):
+        await builtin.bare(1).config_files(sha)
+
+
+async def test_a_pipeline_file_whose_name_is_no_text_is_read_all_the_same(
+    builtin: Builtin, work: Work
+) -> None:
+    folder = work.path / ".ci"
+    folder.mkdir()
+    Path(os.fsdecode(bytes(folder) + b"/\xff.yml")).write_text("steps: {}")
+    sha = work.commit_files({"a": "1"})
+    work.git("push", "-q", "origin", "main")
+    assert await builtin.bare(1).config_files(sha) == {".ci/\ufffd.yml": "steps: {}"}
 
 
 async def test_a_pipeline_file_that_is_no_text_or_too_big_is_named(builtin: Builtin, work: Work) -> None:

@@ -81,6 +81,14 @@ async def test_json_of_another_site_is_refused_even_with_the_cookie(scene: Scene
         assert (await client.post("/api/runners/code", content="{}", headers=plain)).status_code == 403
 
 
+@pytest.mark.parametrize("body", [b"[" * 60_000, b'{"a":' * 10_000, b'{"name": "\\ud800"}', b"\xff", b"[]"])
+async def test_hostile_json_is_refused_in_words(scene: Scene, body: bytes) -> None:
+    await scene.user()
+    async with scene.client() as client:
+        answer = await client.post("/sign-in", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+
+
 @pytest.mark.parametrize("path", ["/", "/sign-in", "/nothing", "/api/builds", "/r/ada/app"])
 async def test_every_answer_carries_the_headers_that_keep_it_safe(scene: Scene, path: str) -> None:
     await scene.user()

@@ -201,14 +201,14 @@ class Bare:
         for folder, names in (("", (".ci.yml", ".ci.yaml")), (".ci/", None)):
             found = await self._files(sha, folder)
             if names is not None:
-                found = {name: size for name, size in found.items() if name in names}
+                found = {name: blob for name, blob in found.items() if name in names}
                 found = dict(sorted(found.items(), key=lambda item: names.index(item[0]))[:1])
             if found:
-                return await self._read_config(sha, found)
+                return await self._read_config(found)
         return {}
 
-    async def _files(self, sha: str, folder: str) -> dict[str, int]:
-        """Path to size in bytes of the YAML files directly in `folder`; links are not followed."""
+    async def _files(self, sha: str, folder: str) -> dict[str, tuple[str, int]]:
+        """Path to (object, size in bytes) of the YAML files directly in `folder`; links are not followed."""
         path = (folder,) if folder else ()
         try:
             listing = await self.git("ls-tree", "-l", "-z", sha, "--", *path)
@@ -217,21 +217,24 @@ class Bare:
         found = {}
         for line in listing.split(b"\0")[:-1]:
             facts, _, name = line.partition(b"\t")
-            mode, _kind, _object, size = facts.split()
+            mode, _kind, blob, size = facts.split()
             if mode in (b"100644", b"100755") and _CONFIG_NAME.search(_text(name)):
-                found[_text(name)] = int(size)
+                found[_text(name)] = (blob.decode(), int(size))
+            elif mode == b"120000" and name in (b".ci.yml", b".ci.yaml"):
+                raise Invalid(f"{_text(name)} is a link, which is not followed: put the file itself there")
         return found
 
-    async def _read_config(self, sha: str, sizes: dict[str, int]) -> dict[str, str]:
-        if len(sizes) > MAX_CONFIG_FILES:
-            raise Invalid(f".ci/ holds {len(sizes)} pipeline files; at most {MAX_CONFIG_FILES}")
-        total = sum(sizes.values())
+    async def _read_config(self, blobs: dict[str, tuple[str, int]]) -> dict[str, str]:
+        if len(blobs) > MAX_CONFIG_FILES:
+            raise Invalid(f".ci/ holds {len(blobs)} pipeline files; at most {MAX_CONFIG_FILES}")
+        total = sum(size for _, size in blobs.values())
         if total > MAX_CONFIG_BYTES:
-            names = ", ".join(list(sizes)[:3])
+            names = ", ".join(list(blobs)[:3])
             raise Invalid(f"{names}: {total:,} bytes of pipeline files; at most {MAX_CONFIG_BYTES:,}")
         found = {}
-        for name in sorted(sizes):
-            raw = await self.git("cat-file", "blob", f"{sha}:{name}")
+        for name in sorted(blobs):
+            # By its id: the name may be no text, and then reads otherwise than git has it.
+            raw = await self.git("cat-file", "blob", blobs[name][0])
             try:
                 found[name] = raw.decode()
             except UnicodeDecodeError as error:
