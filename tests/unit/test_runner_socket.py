@@ -158,7 +158,7 @@ async def test_a_code_registers_one_runner_once(world: World) -> None:
     assert set(first.json()) == {"runner", "name", "server", "credential"}
     again = await world.post({"code": code, "name": "b", "labels": {}, "capacity": 1})
     assert (again.status_code, again.json()["code"]) == (400, "forbidden")
-    assert "ask for a new one" in again.json()["message"]
+    assert "make a new one on the page Runners" in again.json()["message"]
 
 
 async def test_a_refused_registration_does_not_spend_its_code(world: World) -> None:

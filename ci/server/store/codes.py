@@ -11,6 +11,7 @@ from ci.server.store.tables import CODE, add, changed
 
 SETUP = "setup"
 RUNNER = "runner"
+_ANEW = {SETUP: "start the server again for a new one", RUNNER: "make a new one on the page Runners"}
 
 
 def new_code(connection: Connection, kind: str, now: float) -> str:
@@ -30,9 +31,7 @@ def use_code(connection: Connection, kind: str, code: str, now: float) -> None:
         CODE.c.expires_at > now,
     )
     if changed(connection, update(CODE).where(*is_good).values(used_at=now)) != 1:
-        raise Forbidden(
-            "this code is wrong, was used already, or is older than an hour; please ask for a new one"
-        )
+        raise Forbidden(f"this code is wrong, was used already, or is older than an hour; {_ANEW[kind]}")
 
 
 def drop_codes(connection: Connection, kind: str) -> None:
