@@ -6,7 +6,9 @@ newline inside is spelled `'"$shipway_nl"'`. The script then runs in a foregroun
 one would have SIGINT ignored for good in dash and ash. So the shell, as process 1, cannot act on TERM
 while it waits; a watcher does, which waits for one more line on the attached stdin, or for its end (the
 job process died), and then sends TERM to every process of the container. Process 1 reaps, and after a stop
-ends only when all others have; the engine's KILL ends its patience.
+ends only when all others have; the engine's KILL ends its patience. It sends TERM once, for a second one
+tells many a program to give up its clean-up; so what bash forks in that very moment, with TERM blocked, may
+never see it, and waits for the KILL.
 """
 
 from __future__ import annotations
