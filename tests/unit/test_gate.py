@@ -188,6 +188,10 @@ def test_stop_reaches_every_process_and_waits_for_them(shell: tuple[str, ...]) -
         assert process.wait(20) == 143
 
 
+def test_a_script_that_sends_term_to_process_1_goes_on_and_ends(shell: tuple[str, ...]) -> None:
+    assert run(shell, "kill $$; echo on", "echo end")[:2] == (0, "on\nend\n")
+
+
 def test_a_term_trap_of_the_script_decides_the_code(shell: tuple[str, ...]) -> None:
     with spawn(shell, gate.JOINED) as process:
         assert process.stdin and process.stdout
