@@ -6,7 +6,10 @@ newline inside is spelled `'"$shipway_nl"'`. The script then runs in a foregroun
 one would have SIGINT ignored for good in dash and ash. So the shell, as process 1, cannot act on TERM
 while it waits; a watcher does, which waits for one more line on the attached stdin, or for its end (the
 job process died), and then sends TERM to every process of the container. Process 1 reaps, and after a stop
-ends only when all others have; the engine's KILL ends its patience.
+ends only when all others have; the engine's KILL ends its patience. It is told of the stop by USR2: a
+script's own `kill $$` sends TERM to process 1, which ignores it, as it would without us. A stop sends TERM
+once, for a second one tells many a program to give up its clean-up; so what bash forks in that very moment,
+with TERM blocked, may never see it, and waits for the KILL.
 """
 
 from __future__ import annotations
@@ -23,14 +26,14 @@ STOP = b"stop\n"
 #: Anything but process 1 of a container must not go on: its `kill -1` would reach the whole machine.
 _GATE = f"""\
 [ "$$" = 1 ] || exit 125
-trap "shipway_stopped=1" TERM
+trap "shipway_stopped=1" USR2
 IFS= read -r shipway_line && IFS= read -r shipway_end && [ "$shipway_end" = {_END} ] || exit 125
 exec 3<&0 </dev/null%s
-( IFS= read -r shipway_end <&3; kill -TERM 1; kill -TERM -1 ) 2>/dev/null &
+( IFS= read -r shipway_end <&3; kill -USR2 1; kill -TERM -1 ) 2>/dev/null &
 exec 3<&-
 shipway_nl='
 '
-( trap - TERM; eval "$shipway_line"; unset shipway_line shipway_end shipway_nl; eval "$shipway_script" )
+( trap - USR2; eval "$shipway_line"; unset shipway_line shipway_end shipway_nl; eval "$shipway_script" )
 shipway_code=$?
 while [ "$shipway_stopped" ] && kill -0 -1 2>/dev/null; do ( sleep 0.05 || sleep 1 ) 2>/dev/null; done
 exit $shipway_code

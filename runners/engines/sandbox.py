@@ -116,7 +116,7 @@ def step_config(
             "OomScoreAdj": 500,
         },
     }
-    if step.kind is not StepKind.SERVICE:
+    if step.kind is not StepKind.SERVICE or step.commands:
         config["WorkingDir"] = place.workspace
     if door is not Door.BARE:
         text = gate.JOINED if door is Door.JOINED else gate.APART

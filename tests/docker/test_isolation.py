@@ -274,6 +274,15 @@ async def test_a_service_image_runs_as_it_is_made_to(docker: Docker) -> None:
     assert "to x from /tmp" in printed.text  # its own working directory
 
 
+async def test_a_service_with_commands_runs_them_in_the_workspace(docker: Docker) -> None:
+    service = step("db", "pwd; nc -ll -p 80 -e echo pong", kind=StepKind.SERVICE)
+    ask = "until nc -w 2 db 80 </dev/null; do sleep 0.1; done"
+    async with docker(service, step("asks", ask)) as stage:
+        _, printed, _ = stage.start("db")
+        await printed.saw(b"/workspace\n")
+        assert (await stage.run("asks"))[1].text.endswith("pong\n")
+
+
 async def test_the_authority_of_the_network_is_known_in_every_container(
     docker: Docker, tmp_path: Path
 ) -> None:

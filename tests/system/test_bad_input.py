@@ -230,3 +230,45 @@ def test_a_pipeline_file_that_cannot_be_used_is_an_error_that_says_where(shipway
         assert (build["status"], build["outcome"]) == ("error", "config"), name
         said = page(shipway, f"/r/ada/files/{number}")
         assert word in said and ".ci.yml:" in said, f"{name}: {build['problems']}"
+
+
+# --- a cancel at any moment -------------------------------------------------------------------------
+
+CANCELLED = {
+    "offered": "steps:\n  a: {image: busybox, commands: [sleep 100]}\n",
+    "clone": "steps:\n  a: {image: busybox, commands: [sleep 100]}\n",
+    "services": """
+skip_clone: true
+services:
+  db: {image: busybox, commands: [sleep 100]}
+steps:
+  a: {image: busybox, commands: [sleep 100]}
+""",
+    "deploy": "skip_clone: true\nsteps:\n  a: {image: busybox, deploy: true, commands: [sleep 100]}\n",
+}
+#: Which step has begun when the cancel comes; none: right after the push.
+WHEN = {"offered": "", "clone": "clone", "services": "db", "deploy": "a"}
+
+
+@pytest.mark.parametrize("phase", CANCELLED)
+def test_a_cancel_in_any_phase_ends_the_build_and_leaves_nothing(shipway: Shipway, phase: str) -> None:
+    path = f"ada/cancel-{phase}"
+    work = Work(shipway, path)
+    work.commit({".ci.yml": CANCELLED[phase]})
+    work.push()
+    if WHEN[phase]:
+        until(lambda: has_begun(shipway.build(f"{path}/1"), WHEN[phase]))
+    shipway.api("POST", f"/api/repos/{path}/builds/1/cancel")
+    build = shipway.wait(f"{path}/1", seconds=30)
+    assert (build["status"], build["outcome"], build["reason"]) == (
+        "cancelled",
+        "cancelled",
+        "cancelled by ada",
+    )
+    assert {step["status"] for step in steps_of(build).values()} <= {"cancelled", "success"}
+    until(lambda: not leftovers(shipway, build), 10)
+
+
+def has_begun(build: Any, slug: str) -> bool:
+    steps = steps_of(build) if build["jobs"][0]["attempts"] else {}
+    return slug in steps and steps[slug]["status"] not in ("pending", "waiting")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,16 +36,22 @@ def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return found
 
 
-def spawn(shell: tuple[str, ...], text: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def spawn(shell: tuple[str, ...], text: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The gate as process 1, killed with all it started when the block ends."""
     assert text.startswith('[ "$$" = 1 ] || exit 125\n')  # outside its namespace it would end everything
     command = (*ALONE, *_AS_USER, *shell, "-c", text, "sh")
-    return subprocess.Popen(
+    with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={"PATH": "/usr/bin:/bin", "HOME": "/"},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def feed(shell: tuple[str, ...], payload: bytes, text: str = gate.JOINED) -> tuple[int, bytes, bytes]:
@@ -181,6 +188,10 @@ def test_stop_reaches_every_process_and_waits_for_them(shell: tuple[str, ...]) -
         assert process.wait(20) == 143
 
 
+def test_a_script_that_sends_term_to_process_1_goes_on_and_ends(shell: tuple[str, ...]) -> None:
+    assert run(shell, "kill $$; echo on", "echo end")[:2] == (0, "on\nend\n")
+
+
 def test_a_term_trap_of_the_script_decides_the_code(shell: tuple[str, ...]) -> None:
     with spawn(shell, gate.JOINED) as process:
         assert process.stdin and process.stdout
@@ -197,7 +208,7 @@ def test_a_term_trap_of_the_script_decides_the_code(shell: tuple[str, ...]) -> N
 def test_the_end_of_the_input_is_a_stop(shell: tuple[str, ...]) -> None:
     with spawn(shell, gate.JOINED) as process:
         assert process.stdin and process.stdout
-        process.stdin.write(gate.commands_payload({}, ["echo up; sleep 600"], TOKEN))
+        process.stdin.write(gate.commands_payload({}, ["sleep 600 & echo up; wait"], TOKEN))
         process.stdin.flush()
         _until(process, b"up\n")
         process.stdin.close()
