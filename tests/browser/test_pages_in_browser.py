@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from ci.server.store import builds
 from tests.browser.conftest import open_page, sign_in
-from tests.scene import Scene, fill
+from tests.scene import Done, Scene, fill
 
 pytestmark = pytest.mark.browser
 
@@ -70,10 +70,12 @@ async def test_no_page_is_wider_than_the_screen(
     scene: Scene, site: str, browser: Browser, width: int
 ) -> None:
     await fill(scene)
+    pulled = Done(name="build", status="error", outcome="image", reason="no such host as this one, " * 20)
+    await scene.build(await scene.repo("ada", "wide"), [("ci", [pulled])])
     context = await browser.new_context(viewport={"width": width, "height": 800})
     await sign_in(context, site)
     page = await context.new_page()
-    for name, path in PAGES.items():
+    for name, path in {**PAGES, "a long reason": "/r/ada/wide/1"}.items():
         await open_page(page, site + path)
         over = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert over <= 0, f"{name} is {over} px too wide"
