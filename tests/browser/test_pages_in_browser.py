@@ -80,6 +80,19 @@ async def test_no_page_is_wider_than_the_screen(
     await context.close()
 
 
+async def test_the_newest_line_stands_once_where_the_log_is_live(
+    scene: Scene, site: str, browser: Browser
+) -> None:
+    await fill(scene)
+    for has_scripts in (False, True):
+        context = await browser.new_context(java_script_enabled=has_scripts)
+        await sign_in(context, site)
+        page = await context.new_page()
+        await page.goto(f"{site}/r/ada/api/11")
+        await expect(page.locator(".newest")).to_be_visible(visible=not has_scripts)
+        await context.close()
+
+
 async def test_without_scripts_a_build_can_be_read_and_cancelled(
     scene: Scene, site: str, browser: Browser
 ) -> None:
