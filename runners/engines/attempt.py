@@ -7,16 +7,17 @@ import itertools
 import queue
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Condition, Thread
 
 from ci.spec import JobSpec, StepKind
 from runners.engines import park, sandbox, stream
 from runners.engines.base import EngineError, Owner
-from runners.engines.daemon import Daemon, Labels, NameTaken, StartRefused
+from runners.engines.daemon import Config, Daemon, Labels, NameTaken, StartRefused
 from runners.engines.deaths import Deaths
 from runners.engines.image_store import ImageStore
 from runners.engines.parking import Namespace, Parking
@@ -29,6 +30,8 @@ _SUBNET_TRIES = 50
 _REMOVERS = 4
 _REMOVE_TRIES = 20
 _WASTE_SECONDS = 5.0
+#: For a daemon that does not answer; what it makes later is the janitor's.
+_MAKING_SECONDS = 30.0
 _REMOVE_PAUSE_SECONDS = 0.25
 
 
@@ -46,7 +49,8 @@ class Attempt:
         self.deaths = Deaths(daemon, self.labels)
         self.parking = Parking(self._park, self.remove_later)
         self.is_destroyed = False
-        self._making = Lock()
+        self._changed = Condition()
+        self._being_made = 0
         self._settings = settings
         self._subnet = ""
         self._park_image = ""
@@ -70,33 +74,48 @@ class Attempt:
         self._park_image = self.images.park_image()
         memory = self.daemon.memory_bytes()
         self.place = replace(self.place, machine_memory_bytes=memory)
-        with self._making:
-            if self.is_destroyed:
-                raise EngineError("the attempt was destroyed while it was being prepared")
+        with self._making():
             self._make_network()
             self.daemon.make_volume(self.place.volume, sandbox.labels_of(self.owner))
         self._prohibited = park.prohibited(self._subnet, self._settings.subnets, self._machine_addresses())
-        if self.is_destroyed:
-            remove_all(self.daemon, self.labels)
-            raise EngineError("the attempt was destroyed while it was being prepared")
         Thread(target=self._remove_waste, name="engine-remove", daemon=True).start()
         self.parking.make_ahead()
 
     def fill(self, tar: Iterable[bytes]) -> None:
         self.daemon.put(self.parking.first().container, self.place.workspace, tar)
 
+    def create(self, name: str, config: Config) -> str:
+        """As the daemon's, but never after `destroy`: a late container would make the volume again."""
+        with self._making():
+            return self.daemon.create(name, config)
+
     def remove_later(self, container: str) -> None:
         """Off the critical path."""
         self._waste.put(container)
 
     def destroy(self) -> None:
-        with self._making:  # what is being made just now is removed too, and nothing is made after it
+        with self._changed:  # what is being made just now is removed too, and nothing is made after it
             self.is_destroyed = True
+            self._changed.wait_for(lambda: not self._being_made, _MAKING_SECONDS)
         self._waste.put(None)
         self.parking.close()
         remove_all(self.daemon, self.labels)
         self.deaths.close()
         self.daemon.close()
+
+    @contextmanager
+    def _making(self) -> Iterator[None]:
+        """Many at a time; `destroy` waits for them."""
+        with self._changed:
+            if self.is_destroyed:
+                raise EngineError("the attempt was destroyed")
+            self._being_made += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._being_made -= 1
+                self._changed.notify_all()
 
     def _make_network(self) -> None:
         width = sum(step.kind is not StepKind.CLONE for step in self.job.steps)
@@ -119,7 +138,7 @@ class Attempt:
         if self.daemon.is_here:
             return park.local_addresses(Path("/proc/net/fib_trie").read_text())
         config = sandbox.probe_config(self._park_image, self.owner)
-        container = self.daemon.create(f"{self.place.network}-probe", config)
+        container = self.create(f"{self.place.network}-probe", config)
         try:
             with self.daemon.attach(container) as connection:
                 self.daemon.start(container)
@@ -139,11 +158,9 @@ class Attempt:
             aliases=aliases,
             holds_workspace=number == 1,
         )
-        container = self.daemon.create(name, config)
+        container = self.create(name, config)
         connection = self.daemon.attach(container)
         try:
-            if self.is_destroyed:
-                raise EngineError("the attempt was destroyed")
             self.daemon.start(container)
             answers = stream.lines(connection)
             said = next(answers, b"")

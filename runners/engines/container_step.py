@@ -274,15 +274,12 @@ class ContainerStep:
             environment=visible,
         )
         try:
-            container = self._daemon.create(name, config)
+            container = self._attempt.create(name, config)
         except NameTaken as error:
             raise EngineError(f"the container of step {self._step.name} cannot be made: {error}") from None
         except ImageError:
             self._attempt.images.forget(self._step.image)
             raise
-        if self._attempt.is_destroyed:
-            self._daemon.remove(container)
-            raise EngineError("the attempt was destroyed")
         connection = self._daemon.attach(container)
         return Created(
             container=container, connection=connection, namespace=namespace, door=door, visible=visible

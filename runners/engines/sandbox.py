@@ -169,12 +169,15 @@ def probe_config(image: str, owner: Owner) -> dict[str, Any]:
 
 
 def _workspace(place: Place) -> dict[str, Any]:
-    """Never filled from an image: that would give the folder the image's owner and mode."""
+    """Never filled from an image: that would give the folder the image's owner and mode.
+
+    Labelled here too: the daemon makes a volume again that was removed before a late container.
+    """
     return {
         "Type": "volume",
         "Source": place.volume,
         "Target": place.workspace,
-        "VolumeOptions": {"NoCopy": True},
+        "VolumeOptions": {"NoCopy": True, "Labels": labels_of(place.owner)},
     }
 
 
