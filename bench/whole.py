@@ -134,7 +134,7 @@ class Shipway:
         return answer.json()
 
     def wait_for_runner(self) -> None:
-        """Until one runner is connected and has an engine."""
+        """Until one runner is connected."""
         until(lambda: any(row["is_connected"] for row in self.api("GET", "/api/runners")["runners"]), 60)
 
     def raw(self, path: str) -> bytes:

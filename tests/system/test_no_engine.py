@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench.whole import Shipway, Work, until
+from bench.whole import Shipway, Work
 
 HELLO = {".ci.yml": "skip_clone: true\nsteps:\n  hello:\n    image: busybox\n    commands: [echo hello]\n"}
 
@@ -25,7 +25,7 @@ def test_a_server_without_an_engine_starts_and_says_what_is_missing(
         work = Work(shipway, "ada/app")
         work.commit(HELLO)
         assert "built #1" in work.push()
-        until(lambda: shipway.api("GET", "/api/runners")["runners"][0]["is_connected"])
+        shipway.wait_for_runner()
         text = page(shipway, "/runners")
         assert f"{tmp_path}/no.sock" in text
         assert "start" in text
