@@ -208,7 +208,7 @@ def test_a_term_trap_of_the_script_decides_the_code(shell: tuple[str, ...]) -> N
 def test_the_end_of_the_input_is_a_stop(shell: tuple[str, ...]) -> None:
     with spawn(shell, gate.JOINED) as process:
         assert process.stdin and process.stdout
-        process.stdin.write(gate.commands_payload({}, ["sleep 600 & echo up; wait"], TOKEN))
+        process.stdin.write(gate.commands_payload({}, ["sleep 600 & sleep 0.2; echo up; wait"], TOKEN))
         process.stdin.flush()
         _until(process, b"up\n")
         process.stdin.close()
