@@ -7,6 +7,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
+
+from ci import protocol
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -35,3 +38,15 @@ def test_every_module_of_the_walk_exists() -> None:
     paths = set(re.findall(r"`((?:ci|web|runners|tests)/[\w/.-]+\.(?:py|js))`", text))
     assert paths
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+def test_every_message_and_frame_of_the_protocol_is_documented() -> None:
+    text = (ROOT / "docs/reference/protocol.md").read_text()
+    types = [
+        kind.model_fields["type"].default
+        for kind in vars(protocol).values()
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and "type" in kind.model_fields
+    ]
+    assert len(types) == 20
+    assert [name for name in types if f"| `{name}` |" not in text] == []
+    assert [kind.name for kind in protocol.FrameKind if f"`{kind.name}` {kind.value} |" not in text] == []
