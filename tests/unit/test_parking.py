@@ -80,10 +80,17 @@ def test_whoever_runs_at_the_same_time_has_another_one(holders: Holders) -> None
 
 def test_a_namespace_that_is_not_clean_is_thrown_away(holders: Holders) -> None:
     holders.left = b"sockets 1\n"
-    parking = Parking(holders.make, holders.dropped.append)
+    has_dropped = threading.Event()
+
+    def drop(name: str) -> None:
+        holders.dropped.append(name)
+        has_dropped.set()
+
+    parking = Parking(holders.make, drop)
     first = parking.take()
     parking.give_back(first)
     assert parking.take() is not first
+    assert has_dropped.wait(10)
     assert holders.dropped == ["holder1"]
 
 
