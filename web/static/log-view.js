@@ -129,7 +129,8 @@ class LogView extends HTMLElement {
     const range = this.height - this.box.clientHeight;
     this.top = range <= 0 ? 0 : this.isScaled ? this.box.scrollTop / range * this.lastTop : this.box.scrollTop / ROW;
     const isAtEnd = this.top >= this.lastTop - 1;
-    if (this.isLive && !this.source.ended && isAtEnd !== this.isFollowing) this.setFollowing(isAtEnd);
+    // Also once the log has ended: who scrolls up is never pulled back down.
+    if (this.isLive && isAtEnd !== this.isFollowing) this.setFollowing(isAtEnd);
     this.draw();
   }
 
