@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,26 +16,14 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", TUTORIAL, re.DOTALL)
 
 
-@pytest.fixture
-def shipway(tmp_path: Path) -> Iterator[Shipway]:
-    subprocess.run([str(ROOT / "scripts/images")], check=True)
-    shipway = Shipway(tmp_path, runner="on")
-    try:
-        shipway.start()
-        shipway.set_up()
-        yield shipway
-    finally:
-        shipway.end()
-
-
-def test_every_pipeline_file_of_the_tutorial_runs_green(shipway: Shipway) -> None:
+def test_every_pipeline_file_of_the_tutorial_runs_green(docker_shipway: Shipway) -> None:
     (first,) = re.findall(r"<<'YAML'\n(.*?)^YAML$", TUTORIAL, re.DOTALL | re.MULTILINE)
     files = [first, *blocks("yaml")]
     assert len(files) == 4
-    work = Work(shipway, "ada/hello")
+    work = Work(docker_shipway, "ada/hello")
     for number, text in enumerate(files, 1):
         work.commit({".ci.yml": text})
         work.push()
-        build = shipway.wait(f"ada/hello/{number}", seconds=60)
+        build = docker_shipway.wait(f"ada/hello/{number}", seconds=60)
         assert build["status"] == "success", (text, build)
-    assert b"hello" in shipway.raw("ada/hello/3/ci/ask")
+    assert b"hello" in docker_shipway.raw("ada/hello/3/ci/ask")

@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from ci.errors import NotFound, Unauthenticated
+from tests.ready import Ready
 from web.git_http import Access, GitHTTP, install_hooks
 
 
@@ -86,11 +87,10 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
         Route("/internal/push/{phase}", host.hook, methods=["POST"]),
     ]
     config = uvicorn.Config(Starlette(routes=routes), port=0, log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
+    server = Ready(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    host.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    await asyncio.wait_for(server.is_ready.wait(), 20)
+    host.url = f"http://127.0.0.1:{server.port}"
     yield host
     server.should_exit = True
     await serving

@@ -23,28 +23,12 @@ from ci.protocol import Stream
 from ci.server.bus import Bus
 from ci.server.clock import Clock
 from ci.server.logs import LogKey, Logs
+from tests.ready import Ready
 from web.live import LiveLog, LiveTopics
 
 KEY = LogKey(7, 1, 2)
 MARKS = LogKey(7, 1, 2, Stream.MARKS)
 OFFSET = struct.Struct("!Q")
-
-
-class Ready(uvicorn.Server):
-    """Says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.is_ready = asyncio.Event()
-
-    async def startup(self, sockets: object = None) -> None:
-        await super().startup()
-        self.is_ready.set()
-
-    @property
-    def port(self) -> int:
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port
 
 
 @dataclass

@@ -23,6 +23,7 @@ from ci.protocol import FrameKind, Lease, LogFrame, Stream
 from ci.server import log_file
 from ci.server.clock import Clock
 from ci.server.logs import LogKey, Logs
+from tests.ready import Ready
 from web.log_socket import LogSocket
 
 LEASE = Lease(job=7, attempt=1, epoch=3)
@@ -30,23 +31,6 @@ STALE = Lease(job=7, attempt=1, epoch=2)
 KEY = LogKey(7, 1, 2)
 RUNNER = 41
 CRC = struct.Struct("!I")
-
-
-class Ready(uvicorn.Server):
-    """Says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.is_ready = asyncio.Event()
-
-    async def startup(self, sockets: object = None) -> None:
-        await super().startup()
-        self.is_ready.set()
-
-    @property
-    def port(self) -> int:
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port
 
 
 @dataclass
