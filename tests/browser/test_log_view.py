@@ -199,7 +199,7 @@ async def test_two_hundred_thousand_lines_open_at_both_ends_and_by_a_cold_link(
     cold = await context.new_page()
     await open_page(cold, f"{site}{STEP}#L150000-L150002")
     await expect(cold.locator("#L150000 .t")).to_contain_text("150000 test_case")
-    assert await cold.locator(".line.hit").count() == 3
+    await expect(cold.locator(".line.hit")).to_have_count(3)
     assert await _nodes(cold) <= MAX_NODES
 
 
@@ -221,8 +221,8 @@ async def test_a_line_is_linked_with_its_attempt_and_a_range_by_shift(
     await open_page(page, f"{site}/r/ada/app/1")
     await page.click("#L5 > a")
     await page.click("#L9 > a", modifiers=["Shift"])
-    assert page.url == f"{site}/r/ada/app/1/ci/test?attempt=1#L5-L9"
-    assert await page.locator(".line.hit").count() == 5
+    await expect(page).to_have_url(f"{site}/r/ada/app/1/ci/test?attempt=1#L5-L9")
+    await expect(page.locator(".line.hit")).to_have_count(5)
 
 
 async def test_commands_are_folds_with_their_durations_and_exit_codes(

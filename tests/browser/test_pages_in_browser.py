@@ -111,7 +111,7 @@ async def test_without_scripts_a_build_can_be_read_and_cancelled(
     build = await scene.store.read(lambda c: builds.by_id(c, ids["running"]))
     assert build is not None and build.cancel_reason == "cancelled by ada"
     await page.click("button[value=dark]")
-    assert await page.get_attribute("html", "data-theme") == "dark"
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     await context.close()
 
 
@@ -132,7 +132,7 @@ async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: 
     await page.keyboard.type("status:failed")
     await page.keyboard.press("Enter")
     await page.wait_for_url("**/?q=status*")
-    assert await page.locator(".builds > li").count() == 2
+    await expect(page.locator(".builds > li")).to_have_count(2)
 
 
 async def test_a_new_build_appears_in_the_list_without_a_reload(scene: Scene, site: str, page: Page) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -192,6 +193,16 @@ async def test_two_servers_may_open_a_new_file_at_once(tmp_path: Path) -> None:
     ids = await asyncio.gather(*(store.write(lambda c: meta.server_id(c, 1.0)) for store in stores))
     assert len(set(ids)) == 1
     await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_a_new_file_that_another_server_writes_to_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "shipway.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # not yet in WAL mode: SQLite refuses the change of mode at once
+    store = Store(tmp_path / "shipway.db")
+    threading.Timer(0.2, other.execute, ["COMMIT"]).start()
+    await store.open()
+    await store.close()
+    other.close()
 
 
 async def test_a_foreign_key_and_a_status_are_held_to(store: Store) -> None:

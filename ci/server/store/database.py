@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -209,6 +211,19 @@ def _as_ours(error: Exception) -> Exception:
     return error
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait for another's write lock when the journal mode changes, so we do."""
+    deadline = time.monotonic() + _BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 def _engine(path: Path, *, is_writer: bool) -> Engine:
     pool: dict[str, Any] = (
         {"poolclass": NullPool} if is_writer else {"poolclass": QueuePool, "pool_size": _READERS}
@@ -221,7 +236,7 @@ def _engine(path: Path, *, is_writer: bool) -> Engine:
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
         connection.execute("PRAGMA foreign_keys = ON")
         if is_writer:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
         else:
             connection.execute("PRAGMA query_only = ON")
