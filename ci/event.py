@@ -32,12 +32,21 @@ class Event(BaseModel):
     after: str
     before: str = "0" * 40
     branch: str = ""  #: short name of the branch, or the target branch of a pull request
+    action: str = ""  #: of a pull request or release, the forge's word: opened, synchronize, published, ...
+    pull_request: int | None = None
+    source_branch: str = ""  #: of a pull request
+    source_repo: str = ""  #: of a pull request: path of the repo that holds its head
+    is_from_fork: bool = False  #: the head is in another repo: outsiders control all of it
+    is_prerelease: bool = False
+    merge_sha: str = ""  #: of a pull request that is built merged: then `after` is its head all the same
+    labels: tuple[str, ...] = ()
     tag: str = ""
     title: str = ""  #: first line of the message
     message: str = ""
     author: str = ""
     author_email: str = ""
     sender: str = ""  #: who pushed or clicked
+    sender_key: str = ""  #: the forge's own id of the sender, which a rename keeps; never taken from git
     link: str = ""
     timestamp_seconds: int = 0
     changed_files: tuple[str, ...] | None = None
@@ -46,4 +55,10 @@ class Event(BaseModel):
 
     @property
     def sha(self) -> str:
-        return self.after
+        """The commit that is built."""
+        return self.merge_sha or self.after
+
+    @property
+    def is_untrusted(self) -> bool:
+        """A stranger's code: no secrets, no shared cache to write, no start without an approval (law 8)."""
+        return self.is_from_fork

@@ -6,6 +6,7 @@ A spec names secrets and holds none. It is stored with the build and sent with t
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,6 +49,8 @@ class StepSpec(_Data):
     image: str = ""
     commands: tuple[str, ...] = ()
     environment: dict[str, str] = Field(default_factory=dict)
+    secrets: dict[str, str] = Field(default_factory=dict)  #: variable -> name of the secret it holds
+    settings: dict[str, Any] = Field(default_factory=dict)  #: of a plugin; see ci.settings for its encoding
     depends_on: tuple[str, ...] = ()
     run_on: tuple[str, ...] = ("success",)  #: "success", "failure" or both
     ignore_failure: bool = False
@@ -81,6 +84,7 @@ class JobSpec(_Data):
     timeout_seconds: int = 3600
     grace_seconds: int = 10
     clone: CloneSpec | None = None
+    is_trusted: bool = True  #: False: a stranger's code (law 8)
     steps: tuple[StepSpec, ...]
 
     @property

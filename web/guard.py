@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import parse_qsl, urlsplit
 
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 
@@ -41,10 +41,14 @@ class Policy(StrEnum):
     SETUP = "setup"  #: anybody, while there is no account
     SIGNED_IN = "signed-in"
     READ = "repo:read"
-    RUN = "repo:run"  #: cancel, rerun, resolve
+    RUN = "repo:run"  #: start, cancel, rerun, resolve
+    APPROVE = "repo:approve"
     ADMINISTER = "repo:administer"
+    ADMINISTER_OWNER = "owner:administer"  #: the namespace that the path names as {owner}
     SEE_RUNNERS = "runners:see"
     MANAGE_RUNNERS = "runners:manage"
+    MANAGE_PEOPLE = "people:manage"
+    MANAGE_SERVER = "server:manage"
     # Machines: the endpoint checks a credential of its own, no session counts.
     GIT = "git"  #: user name and token, per repository
     HOOK = "hook"  #: signature of the raw body
@@ -59,11 +63,15 @@ class Policy(StrEnum):
 _ACTIONS = {
     Policy.READ: Action.READ,
     Policy.RUN: Action.RUN,
+    Policy.APPROVE: Action.APPROVE,
     Policy.ADMINISTER: Action.ADMINISTER,
+    Policy.ADMINISTER_OWNER: Action.ADMINISTER_OWNER,
     Policy.SEE_RUNNERS: Action.SEE_RUNNERS,
     Policy.MANAGE_RUNNERS: Action.MANAGE_RUNNERS,
+    Policy.MANAGE_PEOPLE: Action.MANAGE_PEOPLE,
+    Policy.MANAGE_SERVER: Action.MANAGE_SERVER,
 }
-_OF_A_REPO = frozenset({Policy.READ, Policy.RUN, Policy.ADMINISTER})
+_OF_A_REPO = frozenset({Policy.READ, Policy.RUN, Policy.APPROVE, Policy.ADMINISTER})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +98,24 @@ class Call:
     def may(self, action: Action) -> bool:
         return auth.can(self.actor, action, self.found_repo)
 
+    def may_by_name(self, action: str) -> bool:
+        """The same for templates, by the action's value."""
+        return self.may(Action(action))
+
     def path(self, name: str) -> str:
         return str(self.connection.path_params[name])
 
     def field(self, name: str) -> str:
         value = self.form.get(name, "")
         return value if isinstance(value, str) else ""
+
+    def fields(self, name: str) -> list[str]:
+        """All values under one name: boxes that are ticked, or a list in JSON."""
+        return [value for value in self.form.getlist(name) if isinstance(value, str)]
+
+    def flag(self, name: str) -> bool:
+        """A box that is ticked, or `true` in JSON."""
+        return self.field(name) in ("true", "on", "1")
 
     @property
     def csrf(self) -> str:
@@ -161,7 +181,9 @@ async def _authorise(call: Call, policy: Policy) -> Repo | None:
         if repo is None:
             raise NotFound("there is no such repo, or you may not see it")
         return repo
-    if policy in _ACTIONS:
+    if policy is Policy.ADMINISTER_OWNER:
+        auth.require(actor, _ACTIONS[policy], auth.NewPlace(owner=call.path("owner")))
+    elif policy in _ACTIONS:
         auth.require(actor, _ACTIONS[policy])
     elif policy is Policy.SIGNED_IN and not actor.is_known:
         raise Unauthenticated("please sign in first")
@@ -206,7 +228,7 @@ async def _form(call: Call) -> FormData:
         if "origin" in request.headers:
             _require_own_origin(call)
         return FormData(_json_fields(body))
-    fields = FormData(dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True)))
+    fields = FormData([*parse_qsl(body.decode(errors="replace"), keep_blank_values=True)])
     if not has_bearer:
         _require_own_origin(call)
         if not is_csrf(call.form_secret, str(fields.get("csrf", ""))):
@@ -223,12 +245,26 @@ async def _body(request: Request) -> bytes:
     return bytes(data)
 
 
-def _json_fields(body: bytes) -> dict[str, str]:
+def _json_fields(body: bytes) -> list[tuple[str, str | UploadFile]]:
+    """The fields of one JSON object, as a form would send them: a list is a name that comes again."""
     try:
         found = json.loads(body or b"{}")
         json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise Invalid(f"the body is no JSON: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise Invalid("the body must be one JSON object whose values are texts")
-    return found
+    if not isinstance(found, dict):
+        raise Invalid("the body must be one JSON object")
+    pairs = [(key, each) for key, value in found.items() for each in _each(value)]
+    return [(key, _json_text(key, value)) for key, value in pairs]
+
+
+def _each(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _json_text(key: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None or isinstance(value, str | int | float):
+        return "" if value is None else str(value)
+    raise Invalid(f"{key!r} must be a text, a number, a flag or a list of them")

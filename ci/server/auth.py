@@ -10,7 +10,8 @@ import base64
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -26,15 +27,53 @@ _SCRYPT = {"n": 1 << 14, "r": 8, "p": 1}
 class Action(StrEnum):
     READ = "read"  #: a repo, its builds and logs; clone
     PUSH = "push"  #: move refs of a repo in the built-in git
-    RUN = "run"  #: cancel, rerun, resolve
+    RUN = "run"  #: start, cancel, rerun, resolve
+    APPROVE = "approve"  #: let a stranger's build run
     CREATE = "create"  #: make this repo
-    ADMINISTER = "administer"  #: hooks and settings of a repo
-    SEE_RUNNERS = "see_runners"
+    ADMINISTER = "administer"  #: hooks, settings, secrets and members of a repo
+    ADMINISTER_OWNER = "administer_owner"  #: secrets and variables of all repos of an owner
+    SEE_RUNNERS = "see_runners"  #: and the queue
     MANAGE_RUNNERS = "manage_runners"
+    MANAGE_PEOPLE = "manage_people"  #: accounts; read the audit log
+    MANAGE_SERVER = "manage_server"  #: secrets and variables of the whole server
+
+
+class Role(StrEnum):
+    """What a member may do in a repo; each may all that the one before it may."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+class Scope(StrEnum):
+    """What a token may do at most, whoever's it is. None contains another."""
+
+    READ = "read"
+    WRITE = "write"  #: push, run, approve
+    ADMIN = "admin"  #: make and administer repos, runners, people, the server
+
+
+_OF_ROLE: dict[Role, frozenset[Action]] = {
+    Role.READ: frozenset({Action.READ}),
+    Role.WRITE: frozenset({Action.READ, Action.PUSH, Action.RUN, Action.APPROVE}),
+    Role.ADMIN: frozenset({Action.READ, Action.PUSH, Action.RUN, Action.APPROVE, Action.ADMINISTER}),
+}
+_OF_SCOPE: dict[Scope, frozenset[Action]] = {
+    Scope.READ: frozenset({Action.READ, Action.SEE_RUNNERS}),
+    Scope.WRITE: frozenset({Action.PUSH, Action.RUN, Action.APPROVE}),
+    Scope.ADMIN: frozenset(Action)
+    - {Action.READ, Action.SEE_RUNNERS, Action.PUSH, Action.RUN, Action.APPROVE},
+}
+#: What only an admin may, or, for CREATE and ADMINISTER_OWNER, the owner of the namespace.
+_OF_OWNER = _OF_ROLE[Role.ADMIN] | {Action.CREATE, Action.ADMINISTER_OWNER}
 
 
 class Place(Protocol):
-    """What a rule looks at in a repo; one that does not exist yet counts as private."""
+    """What a rule looks at in a repo; one that does not exist yet counts as private, and has no id."""
+
+    @property
+    def id(self) -> int | None: ...
 
     @property
     def owner(self) -> str: ...
@@ -45,15 +84,20 @@ class Place(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """Who asks. Nobody: no user id."""
+    """Who asks. Nobody: no user id. `roles` by the ids of repos; `scopes` is None but for a token."""
 
     user_id: int | None = None
     name: str = ""
     is_admin: bool = False
+    roles: Mapping[int, Role] = field(default_factory=dict, hash=False)
+    scopes: frozenset[Scope] | None = None
 
     @property
     def is_known(self) -> bool:
         return self.user_id is not None
+
+    def is_in_scope(self, action: Action) -> bool:
+        return self.scopes is None or any(action in _OF_SCOPE[scope] for scope in self.scopes)
 
 
 ANONYMOUS = Actor()
@@ -61,25 +105,34 @@ ANONYMOUS = Actor()
 
 @dataclass(frozen=True, kw_only=True)
 class NewPlace:
-    """A repo that does not exist yet, for `Action.CREATE`."""
+    """A repo that does not exist (yet): for `Action.CREATE`, or an owner's namespace itself."""
 
     owner: str
     is_private: bool = True
+    id: int | None = None
 
 
 def can(actor: Actor, action: Action, repo: Place | None = None) -> bool:
-    """The rules, all of them. An admin may everything; others what is theirs, and read what is public."""
-    if actor.is_admin:
-        return True
+    """The rules, all of them. An admin may everything; others what is theirs or their role in a repo allows,
+    and read what is public. A token may at most what its scopes say."""
     if action is Action.READ and repo is not None and not repo.is_private:
+        return True
+    return actor.is_in_scope(action) and _may(actor, action, repo)
+
+
+def _may(actor: Actor, action: Action, repo: Place | None) -> bool:
+    if actor.is_admin:
         return True
     if not actor.is_known:
         return False
     if action is Action.SEE_RUNNERS:
         return True
-    if action is Action.MANAGE_RUNNERS or repo is None:
+    if repo is None:
         return False
-    return repo.owner == actor.name
+    if repo.owner == actor.name and action in _OF_OWNER:
+        return True
+    role = actor.roles.get(repo.id) if repo.id is not None else None
+    return role is not None and action in _OF_ROLE[role]
 
 
 def require(actor: Actor, action: Action, repo: Place | None = None) -> None:
@@ -90,7 +143,14 @@ def require(actor: Actor, action: Action, repo: Place | None = None) -> None:
         raise Unauthenticated("please sign in first")
     if repo is not None and action is not Action.CREATE and not can(actor, Action.READ, repo):
         raise NotFound("there is no such repo, or you may not see it")
-    raise Forbidden(f"{actor.name} may not {action.value.replace('_', ' ')} here")
+    words = action.value.replace("_", " ")
+    if not actor.is_in_scope(action):
+        raise Forbidden(f"this token may not {words}: its scopes are {_words(actor.scopes)}")
+    raise Forbidden(f"{actor.name} may not {words} here")
+
+
+def _words(scopes: frozenset[Scope] | None) -> str:
+    return ", ".join(sorted(scopes or ())) or "none"
 
 
 def hash_password(password: str) -> str:

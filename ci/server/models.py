@@ -36,6 +36,7 @@ class User(SQLModel, table=True):
     name: str = Field(unique=True)
     password_hash: str
     is_admin: bool = False
+    is_disabled: bool = False  #: cannot sign in, and none of its sessions and tokens counts
     created_at: float
 
 
@@ -47,6 +48,9 @@ class Session(SQLModel, table=True):
     hash: str = Field(unique=True)
     created_at: float
     expires_at: float
+    seen_at: float | None = None  #: stored at most once a minute
+    address: str = ""
+    software: str = ""  #: of the browser, as it says itself
 
 
 class Token(SQLModel, table=True):
@@ -56,7 +60,35 @@ class Token(SQLModel, table=True):
     user_id: int = Field(foreign_key="user.id", index=True)
     name: str
     hash: str = Field(unique=True)
+    scopes: list[str] = _json()  #: of auth.Scope
     created_at: float
+    expires_at: float | None = None
+    used_at: float | None = None  #: stored at most once a minute
+
+
+class Membership(SQLModel, table=True):
+    """What a person may do in a repo. The owner of its namespace and admins need none."""
+
+    __table_args__ = (UniqueConstraint("repo_id", "user_id"),)
+    id: int | None = Field(primary_key=True, default=None)
+    repo_id: int = Field(foreign_key="repo.id")
+    user_id: int = Field(foreign_key="user.id", index=True)
+    role: str  #: of auth.Role
+    created_at: float
+
+
+class Audit(SQLModel, table=True):
+    """Who did what, when; rows are only added. Names are kept beside ids: what they name may go."""
+
+    id: int | None = Field(primary_key=True, default=None)
+    at: float = Field(index=True)
+    user_id: int | None = None
+    user_name: str = ""
+    action: str  #: a word such as `secret.set`
+    object: str = ""  #: what it was done to, for a reader
+    repo_id: int | None = Field(default=None, index=True)
+    details: str = ""  #: a sentence; never a secret
+    address: str = ""
 
 
 class Code(SQLModel, table=True):
@@ -75,7 +107,7 @@ class Repo(SQLModel, table=True):
         UniqueConstraint("owner", "name"),
     )
     id: int | None = Field(primary_key=True, default=None)
-    forge: str  #: "builtin" or "git"
+    forge: str  #: "builtin", "git" or "github"
     forge_key: str  #: the forge's own id; renames and transfers keep it
     owner: str
     name: str
@@ -84,6 +116,75 @@ class Repo(SQLModel, table=True):
     next_number: int = 1
     is_private: bool = True
     created_at: float
+    # what an administrator of the repo sets
+    is_enabled: bool = True  #: off: deliveries are kept, and build nothing
+    config_path: str = ""  #: a file or a folder (with `/`); empty: the usual lookup
+    timeout_minutes: int = 60  #: of a job that names none, and the most that one may name
+    is_superseding: bool = False  #: a newer build of the same ref or pull request cancels the older
+    builds_merge: bool = False  #: pull requests are built merged, not at their head
+    approval: str = "forks"  #: what waits for an approval: "forks" or "pull_requests"
+    keep_builds_days: int = 0  #: 0: for ever
+    keep_logs_days: int = 0
+    # how we speak to its forge
+    api_url: str = ""
+    credential_kind: str = ""  #: "", "token", "password" or "ssh_key"
+    credential_user: str = ""
+    credential: bytes | None = Field(sa_column=Column(LargeBinary, nullable=True), default=None)  #: sealed
+    forge_problem: str = ""  #: what is wrong with it now, as a sentence; empty: nothing
+    forge_problem_at: float | None = None
+
+
+class Scoped(SQLModel):
+    """What belongs to one place: `server`, `org:{owner, in small letters}` or `repo:{id}`. Of the same name
+    the narrowest wins."""
+
+    place: str
+    name: str
+
+
+class Secret(Scoped, table=True):
+    """Write-only: sealed, bound to its place and name. Empty lists forbid nothing."""
+
+    __table_args__ = (UniqueConstraint("place", "name"),)
+    id: int | None = Field(primary_key=True, default=None)
+    sealed: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    events: list[str] = _json()  #: kinds of ci.event.Kind that may read it
+    images: list[str] = _json()  #: image repositories whose steps may read it
+    steps: list[str] = _json()  #: names of steps that may read it
+    is_weak: bool = False  #: too short or too common to be masked safely
+    created_at: float
+    changed_at: float
+    changed_by: str = ""
+    used_at: float | None = None
+    used_in: str = ""  #: path of the build that used it last: `owner/name/12`
+
+
+class PlainVariable(Scoped, table=True):
+    """A value for the environment of every step; no secret."""
+
+    __tablename__ = "variable"
+    __table_args__ = (UniqueConstraint("place", "name"),)
+    id: int | None = Field(primary_key=True, default=None)
+    value: str = Field(sa_column=Column(Text, nullable=False))
+    changed_at: float
+    changed_by: str = ""
+
+
+class Schedule(SQLModel, table=True):
+    """A cron expression that makes events. `next_at` is stored, so that a missed run is known as one."""
+
+    __table_args__ = (UniqueConstraint("repo_id", "name"),)
+    id: int | None = Field(primary_key=True, default=None)
+    repo_id: int = Field(foreign_key="repo.id")
+    name: str
+    cron: str  #: five fields
+    time_zone: str = "UTC"
+    branch: str = ""  #: empty: the default branch
+    is_enabled: bool = True
+    next_at: float | None = Field(default=None, index=True)
+    last_at: float | None = None
+    last_verdict: str = ""  #: built #12; missed 3 runs while the server was down; ...
+    created_by: str = ""
 
 
 class Hook(SQLModel, table=True):
@@ -93,6 +194,8 @@ class Hook(SQLModel, table=True):
     repo_id: int = Field(foreign_key="repo.id", index=True)
     forge: str
     secret: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  #: sealed (vault)
+    old_secret: bytes | None = Field(sa_column=Column(LargeBinary, nullable=True), default=None)
+    old_secret_until: float | None = None  #: while rotating, both sign
     last_refusal: str = ""  #: overwritten each time, so that a flood costs one row
     last_refused_at: float | None = None
 
@@ -105,6 +208,7 @@ class Inbox(SQLModel, table=True):
     hook_id: str | None = Field(foreign_key="hook.id", default=None)  #: None: the built-in git
     repo_id: int | None = Field(foreign_key="repo.id", default=None, index=True)
     delivery: str  #: the forge's delivery id, or our push id
+    forge_event: str = ""  #: the forge's own word for what happened; empty: our payload
     body_hash: str = Field(index=True)  #: SHA-256; kept for ever
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     received_at: float
@@ -120,6 +224,54 @@ class RefState(SQLModel, table=True):
     repo_id: int = Field(foreign_key="repo.id")
     ref: str
     sha: str
+
+
+class PullRequest(SQLModel, table=True):
+    """A pull request as its forge last told us: what an approval is held against (law 8)."""
+
+    __table_args__ = (UniqueConstraint("repo_id", "number"),)
+    id: int | None = Field(primary_key=True, default=None)
+    repo_id: int = Field(foreign_key="repo.id")
+    number: int
+    head_sha: str
+    target_branch: str
+    merge_sha: str = ""
+    is_open: bool = True
+    title: str = ""
+    updated_at: float
+
+
+class Approval(SQLModel, table=True):
+    """A person's word on one build of a stranger, bound to all that was looked at (law 8)."""
+
+    id: int | None = Field(primary_key=True, default=None)
+    build_id: int = Field(foreign_key="build.id", unique=True)
+    binding: str  #: SHA-256 over repo, pull request, head, target, merge and config
+    is_approved: bool
+    user_id: int
+    user_name: str
+    decided_at: float
+
+
+class Outbox(SQLModel, table=True):
+    """A commit status that its forge has to hear of; written in the transition's transaction. Of one (repo,
+    sha, context) the highest sequence is the state to be told; what it overtakes need not be sent."""
+
+    __table_args__ = (UniqueConstraint("repo_id", "sha", "context", "sequence"),)
+    id: int | None = Field(primary_key=True, default=None)
+    repo_id: int = Field(foreign_key="repo.id")
+    build_id: int = Field(foreign_key="build.id", index=True)
+    sha: str
+    context: str  #: shipway/{event}/{pipeline}
+    sequence: int
+    state: str  #: of ci.status, mapped by the forge when it is sent
+    description: str
+    target_url: str
+    created_at: float
+    next_try_at: float | None = Field(default=None, index=True)  #: None: delivered, overtaken or given up
+    tries: int = 0
+    delivered_at: float | None = None
+    last_error: str = ""
 
 
 class Build(SQLModel, table=True):
@@ -143,6 +295,7 @@ class Build(SQLModel, table=True):
     outcome: str | None = None
     reason: str = ""
     cancel_reason: str = ""  #: a cancel was asked for
+    needs_approval: bool = False  #: no job of it is leased without an Approval that still holds
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
@@ -171,6 +324,7 @@ class Job(SQLModel, table=True):
     is_accepted: bool = False  #: the acknowledgement is durable: it may have started
     lease_ticks: int = 0
     lost_attempts: int = 0
+    kept_from: int | None = None  #: the job of an earlier build whose result and logs this one shows
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
@@ -242,7 +396,9 @@ class Runner(SQLModel, table=True):
     capacity: int = 0
     engine: str = ""
     software: str = ""
-    is_draining: bool = False
+    is_draining: bool = False  #: takes no more jobs, and its process ends when the last is over
+    is_paused: bool = False  #: takes no more jobs until a person says so
     is_connected: bool = False
+    lost_leases: int = 0
     registered_at: float
     seen_at: float | None = None

@@ -9,14 +9,18 @@ import pytest
 
 from ci.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from ci.server import auth
-from ci.server.auth import ANONYMOUS, Action, Actor, NewPlace, can, require
+from ci.server.auth import ANONYMOUS, Action, Actor, NewPlace, Role, Scope, can, require
 from ci.server.store import codes, users
 from ci.server.store.database import Store
 
 ADMIN = Actor(user_id=1, name="root", is_admin=True)
 OWNER = Actor(user_id=2, name="ada")
 OTHER = Actor(user_id=3, name="bob")
-PRIVATE = NewPlace(owner="ada")
+READER, WRITER, KEEPER = (
+    Actor(user_id=4, name="eve", roles={7: role}) for role in (Role.READ, Role.WRITE, Role.ADMIN)
+)
+PRIVATE = NewPlace(owner="ada", id=7)
+ELSEWHERE = NewPlace(owner="ada", id=8)
 PUBLIC = NewPlace(owner="ada", is_private=False)
 
 MAY = {
@@ -24,16 +28,20 @@ MAY = {
         Action.READ,
         Action.PUSH,
         Action.RUN,
+        Action.APPROVE,
         Action.CREATE,
         Action.ADMINISTER,
+        Action.ADMINISTER_OWNER,
         Action.SEE_RUNNERS,
     },
     (OWNER, PUBLIC): {
         Action.READ,
         Action.PUSH,
         Action.RUN,
+        Action.APPROVE,
         Action.CREATE,
         Action.ADMINISTER,
+        Action.ADMINISTER_OWNER,
         Action.SEE_RUNNERS,
     },
     (OTHER, PRIVATE): {Action.SEE_RUNNERS},
@@ -44,6 +52,17 @@ MAY = {
     (OTHER, None): {Action.SEE_RUNNERS},
     (ANONYMOUS, None): set(),
     (ADMIN, None): set(Action),
+    (READER, PRIVATE): {Action.READ, Action.SEE_RUNNERS},
+    (WRITER, PRIVATE): {Action.READ, Action.PUSH, Action.RUN, Action.APPROVE, Action.SEE_RUNNERS},
+    (KEEPER, PRIVATE): {
+        Action.READ,
+        Action.PUSH,
+        Action.RUN,
+        Action.APPROVE,
+        Action.ADMINISTER,
+        Action.SEE_RUNNERS,
+    },
+    (KEEPER, ELSEWHERE): {Action.SEE_RUNNERS},
 }
 
 
@@ -51,6 +70,17 @@ MAY = {
 @pytest.mark.parametrize(("actor", "place"), MAY)
 def test_the_rules_are_this_table(actor: Actor, place: NewPlace | None, action: Action) -> None:
     assert can(actor, action, place) == (action in MAY[actor, place])
+
+
+def test_a_token_may_at_most_what_its_scopes_say() -> None:
+    reading = Actor(user_id=1, name="root", is_admin=True, scopes=frozenset({Scope.READ}))
+    assert {action for action in Action if can(reading, action, PRIVATE)} == {Action.READ, Action.SEE_RUNNERS}
+    with pytest.raises(Forbidden, match="this token may not push: its scopes are read"):
+        require(reading, Action.PUSH, PRIVATE)
+    bare = Actor(user_id=2, name="ada", scopes=frozenset())
+    assert [action for action in Action if can(bare, action, PUBLIC)] == [Action.READ]
+    every = Actor(user_id=1, name="root", is_admin=True, scopes=frozenset(Scope))
+    assert all(can(every, action) for action in Action)
 
 
 def test_a_refusal_tells_no_more_than_one_may_know() -> None:

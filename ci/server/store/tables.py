@@ -32,6 +32,14 @@ ATTEMPT = _table(models.Attempt)
 STEP = _table(models.Step)
 EVIDENCE = _table(models.Evidence)
 RUNNER = _table(models.Runner)
+MEMBERSHIP = _table(models.Membership)
+AUDIT = _table(models.Audit)
+SECRET = _table(models.Secret)
+VARIABLE = _table(models.PlainVariable)
+SCHEDULE = _table(models.Schedule)
+PULL_REQUEST = _table(models.PullRequest)
+APPROVAL = _table(models.Approval)
+OUTBOX = _table(models.Outbox)
 
 
 def one(connection: Connection, model: type[Row], statement: Select[Any]) -> Row | None:

@@ -8,10 +8,10 @@ from sqlalchemy import Connection, delete, func, select
 
 from ci.errors import Conflict, Invalid, NotFound, Unauthenticated
 from ci.server import auth
-from ci.server.auth import Actor
+from ci.server.auth import Actor, Role, Scope
 from ci.server.models import Session, Token, User
 from ci.server.store import codes
-from ci.server.store.tables import SESSION, TOKEN, USER, add, add_if_new, changed, many, one
+from ci.server.store.tables import MEMBERSHIP, SESSION, TOKEN, USER, add, add_if_new, changed, many, one
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,38}[a-z0-9])?\Z")
 
@@ -52,7 +52,7 @@ def check_password(connection: Connection, name: str, password: str) -> Actor:
     user = one(connection, User, select(USER).where(USER.c.name == name))
     if not auth.is_password(password, user.password_hash if user else "") or user is None:
         raise Unauthenticated("the name or the password is wrong")
-    return _actor(user)
+    return _actor(connection, user)
 
 
 # --- sessions -------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def open_session(connection: Connection, user_id: int, now: float, seconds: floa
 def actor_of_session(connection: Connection, cookie: str, now: float) -> Actor | None:
     is_it = (SESSION.c.hash == auth.token_hash(cookie), SESSION.c.expires_at > now)
     user = one(connection, User, select(USER).join(SESSION, SESSION.c.user_id == USER.c.id).where(*is_it))
-    return _actor(user) if user else None
+    return _actor(connection, user) if user else None
 
 
 def close_session(connection: Connection, cookie: str) -> None:
@@ -85,7 +85,14 @@ def add_token(connection: Connection, user_id: int, name: str, now: float) -> st
     if not 1 <= len(name.strip()) <= 100:
         raise Invalid("a token needs a name of 1 to 100 characters, so that you know it later")
     token = auth.new_token()
-    add(connection, Token(user_id=user_id, name=name.strip(), hash=auth.token_hash(token), created_at=now))
+    row = Token(
+        user_id=user_id,
+        name=name.strip(),
+        hash=auth.token_hash(token),
+        scopes=[scope.value for scope in Scope],
+        created_at=now,
+    )
+    add(connection, row)
     return token
 
 
@@ -101,10 +108,14 @@ def revoke_token(connection: Connection, user_id: int, token_id: int) -> None:
 
 
 def actor_of_token(connection: Connection, token: str) -> Actor | None:
-    is_it = TOKEN.c.hash == auth.token_hash(token)
-    user = one(connection, User, select(USER).join(TOKEN, TOKEN.c.user_id == USER.c.id).where(is_it))
-    return _actor(user) if user else None
+    row = one(connection, Token, select(TOKEN).where(TOKEN.c.hash == auth.token_hash(token)))
+    if row is None:
+        return None
+    user = one(connection, User, select(USER).where(USER.c.id == row.user_id))
+    return _actor(connection, user, frozenset(map(Scope, row.scopes))) if user else None
 
 
-def _actor(user: User) -> Actor:
-    return Actor(user_id=user.id, name=user.name, is_admin=user.is_admin)
+def _actor(connection: Connection, user: User, scopes: frozenset[Scope] | None = None) -> Actor:
+    mine = select(MEMBERSHIP.c.repo_id, MEMBERSHIP.c.role).where(MEMBERSHIP.c.user_id == user.id)
+    roles = {row.repo_id: Role(row.role) for row in connection.execute(mine)}
+    return Actor(user_id=user.id, name=user.name, is_admin=user.is_admin, roles=roles, scopes=scopes)

@@ -1,0 +1,66 @@
+"""The settings of a plugin as the variables that its image reads: `PLUGIN_*`. Pure.
+
+The contract that plugin images of this line of servers share: names in capitals, `-` as `_`; a text, a
+number and a flag as they are, null as nothing; a list of plain values joined by commas; everything deeper as
+JSON. A node `{"from_secret": NAME}`, at any depth, stands for the secret's value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+FROM_SECRET = "from_secret"
+
+
+def secret_names(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The secrets that the settings name, at any depth; a name may come twice."""
+    for value in settings.values():
+        yield from _names(value)
+
+
+def plugin_variables(settings: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, str]:
+    """`PLUGIN_*` for these settings. Every secret that they name is in `secrets`; else KeyError."""
+    return {_variable(name): _text(_resolved(value, secrets)) for name, value in settings.items()}
+
+
+def _variable(name: str) -> str:
+    return "PLUGIN_" + name.upper().replace("-", "_")
+
+
+def is_reference(value: object) -> bool:
+    return isinstance(value, Mapping) and set(value) == {FROM_SECRET} and isinstance(value[FROM_SECRET], str)
+
+
+def _names(value: Any) -> Iterator[str]:
+    if is_reference(value):
+        yield value[FROM_SECRET]
+    elif isinstance(value, Mapping):
+        yield from secret_names(value)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _names(each)
+
+
+def _resolved(value: Any, secrets: Mapping[str, str]) -> Any:
+    if is_reference(value):
+        return secrets[value[FROM_SECRET]]
+    if isinstance(value, Mapping):
+        return {key: _resolved(each, secrets) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_resolved(each, secrets) for each in value]
+    return value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    is_plain = isinstance(value, list) and not any(isinstance(each, list | dict) for each in value)
+    if is_plain:
+        return ",".join(_text(each) for each in value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
