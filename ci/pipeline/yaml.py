@@ -28,6 +28,8 @@ MAX_ALIASES = 1_000
 MAX_MERGED_KEYS = 2_000
 #: libyaml compares each directive with all before it.
 _MAX_DIRECTIVES = 10
+_TOO_DEEP = f"lists and maps are nested more than {MAX_DEPTH} deep"
+_LOADER_TOO_DEEP = "exceeded maximum nesting depth"
 
 
 class Kind(StrEnum):
@@ -179,6 +181,8 @@ def _refuse_yaml_error(text: str, error: yaml.YAMLError, problems: Problems) -> 
     found = getattr(error, "problem_mark", None)
     mark = Mark(found.line + 1, found.column + 1) if found else Mark()
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+    if what == _LOADER_TOO_DEEP:  # the loader looks far ahead, and has a limit of its own
+        _refuse(problems, mark, _TOO_DEEP)
     line = "".join(text.splitlines()[mark.line - 1 : mark.line])
     problems.error(mark, f"this is not YAML: {what}{_hint(line, str(what))}")
     raise ConfigError(problems.in_order)
@@ -272,7 +276,7 @@ class _Reader:
 
     def _check_depth(self, height: int, mark: Mark) -> None:
         if len(self._stack) + height > MAX_DEPTH:
-            _refuse(self._problems, mark, f"lists and maps are nested more than {MAX_DEPTH} deep")
+            _refuse(self._problems, mark, _TOO_DEEP)
 
     def _alias(self, name: str | None, mark: Mark) -> None:
         assert name is not None, "an alias has a name"
