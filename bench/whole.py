@@ -104,7 +104,7 @@ class Shipway:
 
     def _answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/api/health").status_code == 200
+            return httpx.get(f"{self.url}/healthz").status_code == 200
         return False
 
     def set_up(self) -> None:

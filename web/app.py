@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from urllib.parse import urlencode
 
@@ -23,6 +24,7 @@ from web.guard import Call
 from web.live import LiveLog, LiveTopics
 from web.log_page import Sockets
 from web.login import Attempts, Login
+from web.metrics import Metrics
 from web.pages import Pages
 from web.parts import Parts
 from web.render import Renderer
@@ -48,6 +50,7 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
     assets = Assets()
     renderer = Renderer(parts, assets)
     sockets = Sockets(parts)
+    metrics = Metrics()
     doors = Doors(
         pages=Pages(renderer),
         build=BuildPage(renderer),
@@ -55,9 +58,10 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
         assets=assets,
         live_log=LiveLog(parts.logs, sockets.find),
         live_topics=LiveTopics(parts.bus, sockets.check),
+        metrics=metrics,
         machines=machines,
     )
-    edge = _Edge(parts, renderer)
+    edge = _Edge(parts, renderer, metrics)
     routes = [_route(entry, edge) for entry in table(doors)]
     application = Starlette(routes=routes, exception_handlers={HTTPException: edge.unrouted})
     application.router.redirect_slashes = False
@@ -70,7 +74,7 @@ def _route(entry: Entry, edge: _Edge) -> BaseRoute:
     if entry.kind == "socket":
         return WebSocketRoute(entry.path, partial(_serve_socket, entry))
     answer = edge.machine if entry.kind == "machine" else edge.page
-    return Route(entry.path, partial(answer, entry), methods=list(entry.methods))
+    return Route(entry.path, partial(edge.counted, entry, answer), methods=list(entry.methods))
 
 
 async def _serve_socket(entry: Entry, websocket: WebSocket) -> None:
@@ -81,9 +85,19 @@ async def _serve_socket(entry: Entry, websocket: WebSocket) -> None:
 class _Edge:
     """Where errors become answers."""
 
-    def __init__(self, parts: Parts, renderer: Renderer) -> None:
+    def __init__(self, parts: Parts, renderer: Renderer, metrics: Metrics) -> None:
         self._parts = parts
         self._renderer = renderer
+        self._metrics = metrics
+
+    async def counted(
+        self, entry: Entry, answer: Callable[[Entry, Request], Awaitable[Response]], request: Request
+    ) -> Response:
+        start = self._parts.clock.monotonic()
+        response = await answer(entry, request)
+        seconds = self._parts.clock.monotonic() - start
+        self._metrics.answered(entry.path, request.method, response.status_code, seconds)
+        return response
 
     async def page(self, entry: Entry, request: Request) -> Response:
         call = self._nobody(request)

@@ -33,6 +33,7 @@ SESSION_COOKIE = "shipway_session"
 FORM_COOKIE = "shipway_form"
 THEME_COOKIE = "shipway_theme"
 MAX_FORM_BYTES = 64 * 1024
+_FOR_MONITORS = frozenset({"/healthz", "/metrics"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -137,6 +138,7 @@ def is_program(connection: HTTPConnection) -> bool:
     accepts = connection.headers.get("accept", "")
     return (
         connection.url.path.startswith("/api/")
+        or connection.url.path in _FOR_MONITORS
         or "authorization" in connection.headers
         or ("application/json" in accepts and "text/html" not in accepts)
     )

@@ -17,7 +17,7 @@ import typer
 import uvicorn
 from starlette.types import ASGIApp
 
-from ci import __version__
+from ci import __version__, logging_format
 from ci.errors import Unavailable
 from ci.server.config import Settings
 from ci.server.wiring import Server
@@ -38,6 +38,7 @@ def serve(
     overrides = {"data_dir": data, "host": host, "port": port, "url": url, "runner": runner}
     given = {name: str(value) for name, value in overrides.items() if value is not None}
     settings = Settings.load(os.environ, given)
+    logging_format.configure(settings.log_format)
     os.umask(0o077)  # also where the data folder was there before, and others may look into it
     asyncio.run(_serve(settings))
 
@@ -124,6 +125,7 @@ def _uvicorn_config(application: ASGIApp) -> uvicorn.Config:
         ws="websockets-sansio",
         ws_per_message_deflate=False,  # it costs 30 times the throughput
         ws_max_size=1 << 20,
+        log_config=None,  # its lines go where ours go
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -6,7 +6,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from ci import __version__
 from ci.errors import Invalid
 from ci.server import auth, inbox
 from ci.server.auth import Action, NewPlace
@@ -24,16 +23,10 @@ class RepoApi:
 
     def entries(self) -> tuple[Entry, ...]:
         return (
-            get("/api/health", self.health, Policy.PUBLIC),
             post("/api/repos", self.add, Policy.SIGNED_IN),
             post("/api/repos/{owner}/{name}/settings", self.settings, Policy.ADMINISTER),
             get("/api/repos/{owner}/{name}/inbox", self.deliveries, Policy.RUN),
         )
-
-    async def health(self, call: Call) -> Response:
-        """Answers as soon as the server can read its database."""
-        await call.parts.store.read(lambda connection: repos.of_forge(connection, repos.PLAIN_GIT))
-        return JSONResponse({"status": "ok", "version": __version__})
 
     async def add(self, call: Call) -> Response:
         """A repo that lives elsewhere: answers with its hook and the hook's secret, once."""

@@ -16,6 +16,7 @@ from web.build_page import BuildPage
 from web.guard import Call, Policy
 from web.live import LiveLog, LiveTopics
 from web.login import Login
+from web.metrics import Metrics
 from web.pages import Pages
 
 Endpoint = Callable[[Call], Awaitable[Response]]
@@ -74,6 +75,7 @@ class Doors:
     assets: Assets
     live_log: LiveLog
     live_topics: LiveTopics
+    metrics: Metrics
     machines: tuple[Entry, ...] = ()
 
 
@@ -121,6 +123,9 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         post(_API_BUILD + "/rerun", api.rerun, Policy.RUN),
         get("/api/runners", api.runners, Policy.SEE_RUNNERS),
         post("/api/runners/code", api.runner_code, Policy.MANAGE_RUNNERS),
+        # how the server is
+        get("/healthz", doors.metrics.health, Policy.PUBLIC),
+        get("/metrics", doors.metrics.scrape, Policy.SEE_RUNNERS),
         # machines, and files
         machine(("GET",), "/static/{version}/{name}", doors.assets.serve, Policy.PUBLIC),
         *doors.machines,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ci.errors import Invalid
+from ci.logging_format import FORMATS
 
 FILE_NAME = "shipway.toml"
 PREFIX = "SHIPWAY_"
@@ -79,6 +80,13 @@ SETTINGS = (
         unit="days",
         help="How long a browser stays signed in.",
     ),
+    Setting(
+        name="log_format",
+        type=str,
+        default="text",
+        choices=FORMATS,
+        help="How the server writes its own log to stderr: `text` for people, `json` one object a line.",
+    ),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -93,6 +101,7 @@ class Settings:
     hook_max_bytes: int
     disconnect_limit_seconds: int
     session_days: int
+    log_format: str
 
     @classmethod
     def load(

@@ -20,7 +20,7 @@ class _Anything:
         return _Anything()
 
 
-_NAMES = ("pages", "build", "login", "assets", "live_log", "live_topics")
+_NAMES = ("pages", "build", "login", "assets", "live_log", "live_topics", "metrics")
 TABLE = table(Doors(**dict.fromkeys(_NAMES, cast("Any", _Anything()))))
 PAGES = [entry for entry in TABLE if entry.kind == "page"]
 
@@ -99,7 +99,7 @@ async def test_nobody_gets_what_the_policy_says(scene: Scene, entry: Entry) -> N
     elif is_open:
         assert answer.status_code in (200, 303, 401, 404)
         assert "ada/app" not in answer.text
-    elif entry.path.startswith("/api/") or entry.methods == ("POST",):
+    elif entry.path.startswith(("/api/", "/metrics")) or entry.methods == ("POST",):
         assert answer.status_code == 401
     else:
         assert answer.status_code == 303
