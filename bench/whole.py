@@ -83,7 +83,7 @@ class Shipway:
     def __init__(self, folder: Path, runner: str, public_url: str = "") -> None:
         self.folder = folder
         self.runner_mode = runner
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.public_url = public_url
         self.data = folder / "data"
@@ -188,7 +188,7 @@ def pids_with(text: str) -> list[int]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

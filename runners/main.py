@@ -22,13 +22,14 @@ from runners.supervisor import Supervisor
 _CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 
 
-def runner(
+def runner(  # noqa: PLR0913 - each is an option of the command line
     server: Annotated[str, typer.Option(help="Address of the Shipway server.")],
     name: Annotated[str, typer.Option(help="Name on the server's pages. [default: host name]")] = "",
     label: Annotated[list[str] | None, typer.Option(help="key=value, may be repeated.")] = None,
     capacity: Annotated[int, typer.Option(help="Jobs at the same time. [default: CPUs]")] = 0,
     data: Annotated[Path | None, typer.Option(help="Folder for credential, spools and cache.")] = None,
     engine: Annotated[str, typer.Option(help="What starts containers: docker, or fake.")] = "docker",
+    register: Annotated[bool, typer.Option("--register", help="Only register, and end.")] = False,
 ) -> None:
     """Take jobs from a Shipway server and run their steps in containers on this machine.
 
@@ -52,6 +53,9 @@ def runner(
     if any(Path(mark).exists() for mark in _CONTAINER_MARKS):
         print("runner: this machine is a container; a restart of it ends the jobs", file=sys.stderr)
     credential = credentials.load(settings) or credentials.register(settings, _read_code(settings))
+    if register:
+        print(f"registered as {settings.name}")
+        return
     asyncio.run(_supervise(settings, credential))
     os.close(lock)
 
