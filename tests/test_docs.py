@@ -50,3 +50,10 @@ def test_every_message_and_frame_of_the_protocol_is_documented() -> None:
     assert len(types) == 20
     assert [name for name in types if f"| `{name}` |" not in text] == []
     assert [kind.name for kind in protocol.FrameKind if f"`{kind.name}` {kind.value} |" not in text] == []
+
+
+def test_every_key_of_the_pages_is_documented() -> None:
+    keys = re.findall(r'^  \["(.+?)", "(.+?)"\],$', (ROOT / "web/static/app.js").read_text(), re.MULTILINE)
+    page = (ROOT / "docs/reference/pages.md").read_text()
+    assert len(keys) > 10
+    assert [pair for pair in keys if f"| `{pair[0]}` | {pair[1]} |" not in page] == []

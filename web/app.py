@@ -27,6 +27,7 @@ from web.login import Attempts, Login
 from web.metrics import Metrics
 from web.pages import Pages
 from web.parts import Parts
+from web.queue_page import QueuePage
 from web.render import Renderer
 from web.routes import Doors, Entry, table
 
@@ -59,6 +60,7 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
         live_log=LiveLog(parts.logs, sockets.find),
         live_topics=LiveTopics(parts.bus, sockets.check),
         metrics=metrics,
+        queue=QueuePage(renderer),
         machines=machines,
     )
     edge = _Edge(parts, renderer, metrics)

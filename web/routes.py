@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from web import api, log_page
+from web import api, badge, find, log_page
 from web.assets import Assets
 from web.build_page import BuildPage
 from web.guard import Call, Policy
@@ -18,6 +18,7 @@ from web.live import LiveLog, LiveTopics
 from web.login import Login
 from web.metrics import Metrics
 from web.pages import Pages
+from web.queue_page import QueuePage
 
 Endpoint = Callable[[Call], Awaitable[Response]]
 _REPO = "/r/{owner}/{name}"
@@ -76,6 +77,7 @@ class Doors:
     live_log: LiveLog
     live_topics: LiveTopics
     metrics: Metrics
+    queue: QueuePage
     machines: tuple[Entry, ...] = ()
 
 
@@ -89,7 +91,11 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         get(_REPO + "/inbox", pages.inbox, Policy.RUN),
         get(_BUILD, build.build, Policy.READ),
         get(_STEP, build.step, Policy.READ),
+        get("/queue", doors.queue.queue, Policy.SEE_RUNNERS),
         get("/runners", pages.runners, Policy.SEE_RUNNERS),
+        get(_REPO + "/badge.svg", badge.badge, Policy.READ),
+        get("/cc.xml", badge.cctray, Policy.PUBLIC),
+        get("/find", find.find, Policy.PUBLIC),
         # what a person does
         post(_BUILD + "/cancel", build.cancel, Policy.RUN),
         post(_BUILD + "/rerun", build.rerun, Policy.RUN),

@@ -135,6 +135,21 @@ async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: 
     await expect(page.locator(".builds > li")).to_have_count(2)
 
 
+async def test_the_palette_goes_to_a_repo_by_a_few_letters(scene: Scene, site: str, page: Page) -> None:
+    await fill(scene)
+    await open_page(page, site)
+    await page.keyboard.press("Control+k")
+    box = page.get_by_role("combobox", name="A page, a repo or a build")
+    await expect(box).to_be_focused()
+    await page.keyboard.type("ada/a")
+    await expect(page.get_by_role("option", selected=True)).to_contain_text("ada/a")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/r/ada/a*")
+    await page.keyboard.press("g")
+    await page.keyboard.press("q")
+    await page.wait_for_url("**/queue")
+
+
 async def test_a_new_build_appears_in_the_list_without_a_reload(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
     await open_page(page, site)

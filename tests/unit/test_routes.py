@@ -20,7 +20,7 @@ class _Anything:
         return _Anything()
 
 
-_NAMES = ("pages", "build", "login", "assets", "live_log", "live_topics", "metrics")
+_NAMES = ("pages", "build", "login", "assets", "live_log", "live_topics", "metrics", "queue")
 TABLE = table(Doors(**dict.fromkeys(_NAMES, cast("Any", _Anything()))))
 PAGES = [entry for entry in TABLE if entry.kind == "page"]
 

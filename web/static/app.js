@@ -15,6 +15,9 @@ const KEYS = [
   [".", "the raw log"],
   ["r", "rerun the build"],
   ["c", "cancel the build"],
+  ["a", "approve the build"],
+  ["g h / g r / g q / g u", "go to builds, repos, queue, runners"],
+  ["Ctrl K", "go to any page, repo or build"],
 ];
 
 document.cookie = `shipway_scripts=1; path=/; max-age=31536000; samesite=lax${location.protocol === "https:" ? "; secure" : ""}`;
@@ -96,13 +99,31 @@ const ACTIONS = {
   k: () => move(-1),
   r: () => press("rerun"),
   c: () => press("cancel"),
+  a: () => press("approve"),
   "/": () => document.querySelector("[data-find-page]")?.focus(),
   ".": () => document.querySelector("[data-raw]")?.click(),
 };
 
+const PLACES = { h: "/", r: "/repos", q: "/queue", u: "/runners" };
+let afterG = -Infinity;
+
+document.addEventListener("keydown", async (event) => {
+  if ((event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    (await import("./palette.js")).open();
+  }
+});
+
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest?.("input, textarea, select")) return;
+  if (document.querySelector("dialog.palette[open]")) return;
+  if (PLACES[event.key] && event.timeStamp - afterG < 1500) {
+    event.preventDefault();
+    location.href = PLACES[event.key];
+    return;
+  }
+  afterG = event.key === "g" ? event.timeStamp : -Infinity;
   const action = ACTIONS[event.key];
   if (!action || (sheet?.open && action !== help)) return;
   event.preventDefault();

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, true
 
+from ci.event import Kind
 from ci.server.auth import Actor
 from ci.server.models import Attempt, Build, Hook, Inbox, Job, Repo, Runner, Step
 from ci.server.store.tables import (
@@ -32,6 +33,7 @@ from ci.status import Status
 
 _OPEN = [status.value for status in Status if not status.is_terminal]
 _FAILED = [Status.FAILURE.value, Status.ERROR.value]
+_ON_A_BRANCH = [Kind.PUSH.value, Kind.MANUAL.value, Kind.CRON.value]
 _ASKING = [Status.UNKNOWN.value, Status.BLOCKED.value]
 
 
@@ -223,6 +225,23 @@ def recent_builds(connection: Connection, repo_id: int, limit: int = 20) -> tupl
     return tuple(reversed(many(connection, Build, newest)))
 
 
+def repos_named(connection: Connection, actor: Actor, part: str, limit: int) -> list[Repo]:
+    """Repos an actor may read whose path holds `part`, by their paths."""
+    where = (_seen_by(actor), _contains(REPO.c.owner + "/" + REPO.c.name, part))
+    order = (REPO.c.owner, REPO.c.name)
+    return many(connection, Repo, select(REPO).where(*where).order_by(*order).limit(limit))
+
+
+def newest_build(connection: Connection, repo_id: int, branch: str) -> Build | None:
+    """Of a push or a person's start on this branch; of whatever, where none is named."""
+    where = [BUILD.c.repo_id == repo_id]
+    if branch:
+        where.append(BUILD.c.event["branch"].as_string() == branch)
+        where.append(BUILD.c.event["kind"].as_string().in_(_ON_A_BRANCH))
+    newest = select(BUILD).where(*where).order_by(BUILD.c.id.desc()).limit(1)
+    return one(connection, Build, newest)
+
+
 def repo_row(connection: Connection, repo: Repo) -> RepoRow:
     refs = connection.execute(select(REF_STATE.c.ref).where(REF_STATE.c.repo_id == repo.id)).scalars()
     branches = sorted(ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/"))
@@ -358,9 +377,17 @@ def runners(connection: Connection) -> list[RunnerRow]:
 
 def waiting_jobs(connection: Connection, limit: int = 50) -> list[tuple[Job, Build, Repo]]:
     """Jobs that no runner has taken, the oldest first."""
-    is_it = (JOB.c.status == Status.PENDING.value, JOB.c.runner_id.is_(None))
+    return _jobs(connection, limit, JOB.c.status == Status.PENDING.value, JOB.c.runner_id.is_(None))
+
+
+def jobs_that_ask(connection: Connection, limit: int = 50) -> list[tuple[Job, Build, Repo]]:
+    """Jobs that wait for a person, or for something other than a runner; the oldest first."""
+    return _jobs(connection, limit, JOB.c.status.in_([*_ASKING, Status.WAITING.value]))
+
+
+def _jobs(connection: Connection, limit: int, *where: ColumnElement[bool]) -> list[tuple[Job, Build, Repo]]:
     found = []
-    for job in many(connection, Job, select(JOB).where(*is_it).order_by(JOB.c.id).limit(limit)):
+    for job in many(connection, Job, select(JOB).where(*where).order_by(JOB.c.id).limit(limit)):
         build = one(connection, Build, select(BUILD).where(BUILD.c.id == job.build_id))
         repo = repo_of_job(connection, job.id or 0)
         if build is not None and repo is not None:

@@ -1,0 +1,62 @@
+"""The queue: what waits and why, in the order in which it will be taken; and what runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from ci.server import auth, queue
+from ci.server.auth import Action, Actor
+from ci.server.models import Build, Job, Repo
+from ci.server.store import views
+from ci.server.store.database import Connection
+from web.guard import Call
+from web.render import Renderer
+
+MAX_ROWS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedJob:
+    """A job as somebody may see it: of a repo that is not his, only that there is one."""
+
+    job: Job
+    build: Build | None
+    repo: Repo | None
+    why: str = ""
+    runner: str = ""
+    place: int = 0  #: in the queue, from 1
+
+
+class QueuePage:
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+
+    async def queue(self, call: Call) -> Response:
+        found = await call.parts.store.read(lambda c: _look(c, call.actor))
+        return await self._renderer.page(call, "queue.html", **found)
+
+
+def _look(c: Connection, actor: Actor) -> dict[str, Any]:
+    waiting = views.waiting_jobs(c, MAX_ROWS)
+    runners = views.runners(c)
+    return {
+        "waiting": [
+            _shown(actor, row, why=queue.why_waiting(c, row[0]), place=place)
+            for place, row in enumerate(waiting, start=1)
+        ],
+        "running": [_shown(actor, row, runner=each.runner.name) for each in runners for row in each.work],
+        "blocked": [_shown(actor, row, why=row[0].reason) for row in views.jobs_that_ask(c, MAX_ROWS)],
+        "places": sum(each.runner.capacity for each in runners if each.runner.is_connected),
+    }
+
+
+def _shown(
+    actor: Actor, row: tuple[Job, Build, Repo], *, why: str = "", runner: str = "", place: int = 0
+) -> QueuedJob:
+    job, build, repo = row
+    if not auth.can(actor, Action.READ, repo):
+        return QueuedJob(job=job, build=None, repo=None, why=why, runner=runner, place=place)
+    return QueuedJob(job=job, build=build, repo=repo, why=why, runner=runner, place=place)
