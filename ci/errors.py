@@ -9,6 +9,7 @@
     │   └── ConfigError   ... in a pipeline file: carries every problem at once
     ├── Conflict          right in itself, but the state has moved on
     └── Unavailable       we cannot, now; trying again later is right
+        └── RateLimited   ... and not before `retry_seconds`
 
 `code` is stable and machine-readable; web/problems.py holds the only map to HTTP.
 """
@@ -49,6 +50,14 @@ class Conflict(ShipwayError):
 
 class Unavailable(ShipwayError):
     code = "unavailable"
+
+
+class RateLimited(Unavailable):
+    code = "rate_limited"
+
+    def __init__(self, sentence: str, retry_seconds: float) -> None:
+        super().__init__(sentence)
+        self.retry_seconds = retry_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
