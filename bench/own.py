@@ -42,7 +42,7 @@ def _build(shipway: Shipway) -> int:
     _push(shipway)
     build = shipway.wait("ada/shipway/1", seconds=_LIMIT_SECONDS)
     for job in build["jobs"]:
-        for step in job["steps"]:
+        for step in job["attempts"][-1]["steps"]:
             print(f"--- {step['name']}: {step['status']} {step['reason']}")
             log = shipway.raw(f"ada/shipway/1/{job['slug']}/{step['slug']}").decode(errors="replace")
             print("\n".join(log.splitlines()[-12:]))

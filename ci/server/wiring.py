@@ -13,12 +13,14 @@ from ci.errors import Unavailable
 from ci.server.bus import LOOK_AGAIN_SECONDS, Bus
 from ci.server.clock import Clock
 from ci.server.config import Settings
+from ci.server.credentials import Credentials
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
 from ci.server.inbox import Inbox
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
+from ci.server.outbox import Outbox
 from ci.server.queue import TICK_SECONDS, Queue
 from ci.server.store import codes, meta, runners, users
 from ci.server.store.database import Store
@@ -39,6 +41,7 @@ class Server:
         self.bus = Bus()
         self.vault = Vault.load(folder / "vault.key")
         self.store = Store(folder / "shipway.db")
+        self.credentials = Credentials(self.store, self.vault, self.clock)
         self.logs = Logs(folder / "logs", clock=self.clock)
         self.forges = Forges(
             builtin=Builtin(folder / "git", settings.url), plain=PlainGit(folder / "cache" / "git")
@@ -50,6 +53,7 @@ class Server:
         self.inbox = Inbox(
             self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=self.vault
         )
+        self.outbox = Outbox(self.store, self.bus, self.clock, self.forges, settings.url)
         self.server_id = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._lock: int | None = None
@@ -65,6 +69,7 @@ class Server:
         self._tasks = [
             asyncio.create_task(self._every(TICK_SECONDS, self.queue.age_leases), name="lease ageing"),
             asyncio.create_task(self._inbox_loop(), name="inbox"),
+            asyncio.create_task(self.outbox.run(), name="outbox"),
         ]
 
     async def stop(self) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -90,8 +91,26 @@ def parse_push(body: bytes) -> Push:
     return push
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatusUpdate:
+    """How a commit stands in one context; `state` is a value of ci.status.Status."""
+
+    sha: str
+    state: str
+    context: str  #: shipway/{event}/{pipeline}
+    description: str
+    target_url: str
+
+
 class Forge(ABC):
     name: str
+
+    async def set_status(self, repo: Repo, status: StatusUpdate) -> None:
+        """Show a commit's status, where the forge does (store.repos.WITH_STATUSES); may be called again.
+
+        Raises Unavailable, RateLimited, Forbidden, NotFound, and Invalid for what will never be taken.
+        """
+        raise Invalid(f"the forge {self.name!r} shows no commit statuses")
 
     @abstractmethod
     async def objects(self, repo: Repo, update: Update) -> Bare:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select, update
 from ci.errors import Problem
 from ci.event import Event
 from ci.server.models import Build
-from ci.server.store import jobs
+from ci.server.store import jobs, outbox
 from ci.server.store.tables import BUILD, REPO, add_if_new, changed, one
 from ci.spec import JobSpec
 from ci.status import Outcome, Status, of_build
@@ -73,6 +73,7 @@ def create(connection: Connection, new: NewBuild, now: float) -> Made:
         raise NumberTaken
     numbered = enumerate(new.specs)
     job_ids = tuple(jobs.add_job(connection, build_id, place, spec, now) for place, spec in numbered)
+    outbox.tell(connection, build_id, now)
     return Made(build_id=build_id, number=new.number, job_ids=job_ids)
 
 
@@ -129,6 +130,7 @@ def fold(connection: Connection, build_id: int, now: float) -> None:
         values["finished_at"] = now
     if not jobs.move(connection, BUILD, build_id, status, values) and not Status(build.status).is_terminal:
         connection.execute(update(BUILD).where(BUILD.c.id == build_id).values(**values))
+    outbox.tell(connection, build_id, now)
 
 
 def _reason(job: str, reason: str, count: int) -> str:

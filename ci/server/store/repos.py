@@ -13,6 +13,9 @@ from ci.server.store.tables import HOOK, REF_STATE, REPO, add, add_if_new, many,
 
 BUILTIN = "builtin"
 PLAIN_GIT = "git"
+GITHUB = "github"
+#: Forges that show how a commit stands.
+WITH_STATUSES = frozenset({GITHUB})
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")
 
 
@@ -72,6 +75,24 @@ def set_default_branch(connection: Connection, repo_id: int, branch: str) -> Non
 
 def set_private(connection: Connection, repo_id: int, is_private: bool) -> None:
     connection.execute(update(REPO).where(REPO.c.id == repo_id).values(is_private=is_private))
+
+
+def set_credential(
+    connection: Connection, repo_id: int, *, kind: str, user: str, sealed: bytes | None
+) -> None:
+    values = {"credential_kind": kind, "credential_user": user, "credential": sealed}
+    connection.execute(update(REPO).where(REPO.c.id == repo_id).values(**values))
+
+
+def set_forge_problem(connection: Connection, repo_id: int, sentence: str, now: float) -> None:
+    """What is wrong with the repo's forge now; empty: nothing. The time of the first sentence stays."""
+    mine = REPO.c.id == repo_id
+    if not sentence:
+        connection.execute(update(REPO).where(mine).values(forge_problem="", forge_problem_at=None))
+        return
+    connection.execute(update(REPO).where(mine).values(forge_problem=sentence[:1000]))
+    is_first = (mine, REPO.c.forge_problem_at.is_(None))
+    connection.execute(update(REPO).where(*is_first).values(forge_problem_at=now))
 
 
 # --- hooks ----------------------------------------------------------------------------------------

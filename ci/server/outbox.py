@@ -1,0 +1,120 @@
+"""The sender of commit statuses. One per server; at least once, in order per (repo, sha, context).
+
+Rows are written with the transitions (store/outbox.py), so that a server which dies between a transition and
+its delivery sends after its start. Repos do not wait for one another; within one, rows go out one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+
+from ci.errors import Forbidden, Invalid, NotFound, RateLimited, ShipwayError
+from ci.server.bus import LOOK_AGAIN_SECONDS, Bus
+from ci.server.clock import Clock
+from ci.server.forges.base import StatusUpdate
+from ci.server.forges.directory import Forges
+from ci.server.models import Outbox as Row
+from ci.server.models import Repo
+from ci.server.store import outbox, repos
+from ci.server.store.database import Store
+
+FIRST_RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 300.0
+#: A token that is refused is asked for again this often: somebody has to give another.
+REFUSED_RETRY_SECONDS = 900.0
+GIVE_UP_SECONDS = 3 * 86400.0
+_log = logging.getLogger(__name__)
+
+
+class Outbox:
+    def __init__(self, store: Store, bus: Bus, clock: Clock, forges: Forges, url: str) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._forges = forges
+        self._url = url
+
+    async def run(self) -> None:
+        """Until cancelled: send what is due, whenever builds moved or a retry's time has come."""
+        with self._bus.subscribe("builds", "outbox") as subscription:
+            while True:
+                try:
+                    await self.deliver_due()
+                    pause = await self._pause()
+                except Exception:  # the edge of the loop
+                    _log.exception("statuses cannot be sent; it goes on")
+                    pause = LOOK_AGAIN_SECONDS
+                await subscription.wait(pause)
+
+    async def deliver_due(self) -> int:
+        """One pass; returns how many rows it tried."""
+        now = self._clock.now()
+        found: dict[int, list[Row]] = defaultdict(list)
+        for row in await self._store.read(lambda connection: outbox.due(connection, now)):
+            found[row.repo_id].append(row)
+        await asyncio.gather(*(self._deliver_all(repo_id, rows) for repo_id, rows in found.items()))
+        return sum(len(rows) for rows in found.values())
+
+    async def _pause(self) -> float:
+        at = await self._store.read(outbox.next_due_at)
+        if at is None:
+            return LOOK_AGAIN_SECONDS
+        return min(LOOK_AGAIN_SECONDS, max(0.0, at - self._clock.now()))
+
+    async def _deliver_all(self, repo_id: int, rows: Sequence[Row]) -> None:
+        repo = await self._store.read(lambda connection: repos.by_id(connection, repo_id))
+        if repo is None:
+            return
+        for row in rows:
+            try:
+                await self._deliver(repo, row)
+            except RateLimited as error:
+                until = self._clock.now() + error.retry_seconds
+                await self._store.write(partial(outbox.put_off, repo_id=repo_id, until=until))
+                return
+            except ShipwayError as error:
+                await self._failed(repo, row, error)
+
+    async def _deliver(self, repo: Repo, row: Row) -> None:
+        row_id = row.id or 0
+        if not await self._store.read(lambda connection: outbox.is_current(connection, row_id)):
+            return
+        status = StatusUpdate(
+            sha=row.sha,
+            state=row.state,
+            context=row.context,
+            description=row.description,
+            target_url=self._url + row.target_url,
+        )
+        await self._forges.of(repo).set_status(repo, status)
+        now = self._clock.now()
+        await self._store.write(lambda connection: outbox.delivered(connection, row_id, now))
+        if repo.forge_problem:
+            await self._store.write(
+                lambda connection: repos.set_forge_problem(connection, repo.id or 0, "", now)
+            )
+
+    async def _failed(self, repo: Repo, row: Row, error: ShipwayError) -> None:
+        now = self._clock.now()
+        next_try_at: float | None = now + self._retry_seconds(row, error)
+        if isinstance(error, Invalid) or now - row.created_at > GIVE_UP_SECONDS:
+            next_try_at = None
+            _log.warning("repo=%s/%s: a commit status is given up: %s", repo.owner, repo.name, error)
+        row_id, repo_id, sentence = row.id or 0, repo.id or 0, str(error)
+        await self._store.write(lambda connection: outbox.failed(connection, row_id, sentence, next_try_at))
+        if isinstance(error, Forbidden | NotFound):
+            await self._store.write(
+                lambda connection: repos.set_forge_problem(connection, repo_id, sentence, now)
+            )
+            self._bus.publish(f"repo:{repo_id}")
+
+    def _retry_seconds(self, row: Row, error: ShipwayError) -> float:
+        if isinstance(error, Forbidden | NotFound):
+            return REFUSED_RETRY_SECONDS
+        seconds = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(row.tries, 20))
+        return seconds * random.uniform(0.75, 1.0)

@@ -1,0 +1,196 @@
+"""Commit statuses reach their forge: in order, once the transition stands, whatever fails in between."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import update
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ci.server.bus import Bus
+from ci.server.forges.base import StatusUpdate
+from ci.server.forges.github_api import GitHubApi, RateLimits
+from ci.server.models import Outbox as Row
+from ci.server.models import Repo
+from ci.server.outbox import GIVE_UP_SECONDS, REFUSED_RETRY_SECONDS, Outbox
+from ci.server.store import outbox, repos
+from ci.server.store.tables import REPO
+from ci.status import Status
+from tests.fake_github import TOKEN, FakeGitHub, rate_limited
+from tests.fake_github import Repo as FakeRepo
+from tests.unit.world import SHA, Core, core, ended, job_ended, running, spec
+
+_STATES = {Status.SUCCESS.value: "success", Status.FAILURE.value: "failure"}
+
+
+@dataclass
+class OneForge:
+    """All repos are at one GitHub; the state's words are as simple as they can be."""
+
+    api: GitHubApi
+
+    def of(self, repo: Repo) -> OneForge:
+        return self
+
+    async def set_status(self, repo: Repo, status: StatusUpdate) -> None:
+        await self.api.set_status(
+            repo.forge_key,
+            status.sha,
+            state=_STATES.get(status.state, "pending"),
+            context=status.context,
+            description=status.description[:140],
+            target_url=status.target_url,
+        )
+
+
+@dataclass
+class Sending:
+    core: Core
+    github: FakeGitHub
+    repo: FakeRepo
+    outbox: Outbox
+
+    def told(self) -> list[tuple[str, str]]:
+        return [(status["state"], status["description"]) for status in self.repo.statuses]
+
+    async def rows(self, build_id: int) -> list[Row]:
+        return await self.core.store.read(lambda c: outbox.rows_of(c, build_id))
+
+    async def problem(self) -> str:
+        repo = await self.core.store.read(lambda c: repos.by_id(c, self.core.repo_id))
+        assert repo is not None
+        return repo.forge_problem
+
+
+@pytest.fixture
+async def sending(tmp_path: Path) -> AsyncIterator[Sending]:
+    async with core(tmp_path) as server, FakeGitHub().serving() as github, httpx.AsyncClient() as client:
+        github.misbehave = None
+        repo = github.repo(7)
+        repo.commits[SHA] = repo.commits[repo.commit("refs/heads/main", {})]
+        mine = update(REPO).where(REPO.c.id == server.repo_id).values(forge="github", forge_key="7")
+        await server.store.write(lambda c: c.execute(mine) and None)
+        api = GitHubApi(api_url=github.url, token=TOKEN, client=client, limits=RateLimits(server.clock))
+        sender = Outbox(server.store, Bus(), server.clock, OneForge(api), "http://ci.test")  # type: ignore[arg-type]
+        yield Sending(core=server, github=github, repo=repo, outbox=sender)
+
+
+async def _run(core: Core, build_id: int, status: Status = Status.SUCCESS) -> None:
+    runner = await core.runner(f"r{build_id}")
+    assign = await core.started(runner)
+    changes = (running(1), ended(1), running(2), ended(2, status), job_ended(status))
+    await core.record(runner, assign.lease, *changes)
+
+
+async def test_a_build_is_told_as_it_moves(sending: Sending) -> None:
+    build_id = await sending.core.build()
+    await sending.outbox.deliver_due()
+    await _run(sending.core, build_id)
+    await sending.outbox.deliver_due()
+    assert sending.told() == [("pending", "waiting for a runner"), ("success", "passed")]
+    status = sending.repo.statuses[-1]
+    assert status["context"] == "shipway/push/ci"
+    assert status["target_url"] == "http://ci.test/r/ada/app/1"
+    assert [row.sequence for row in await sending.rows(build_id)] == [1, 2, 3]
+
+
+async def test_the_last_state_wins_after_a_forge_that_was_away(sending: Sending) -> None:
+    async def down(_: Request) -> Response:
+        return Response("oops", 503)
+
+    sending.github.misbehave = down
+    build_id = await sending.core.build()
+    await sending.outbox.deliver_due()
+    for _ in range(6):  # a minute of failures
+        sending.core.clock.seconds += 10
+        await sending.outbox.deliver_due()
+    await _run(sending.core, build_id, Status.FAILURE)
+    sending.github.misbehave = None
+    sending.core.clock.seconds += 300
+    await sending.outbox.deliver_due()
+    assert [state for state, _ in sending.told()] == ["failure"]
+    rows = await sending.rows(build_id)
+    assert [row.delivered_at is not None for row in rows] == [False, False, True]
+    assert all(row.next_try_at is None for row in rows)
+
+
+async def test_retries_back_off_and_are_given_up_after_days(sending: Sending) -> None:
+    async def down(_: Request) -> Response:
+        return Response("oops", 503)
+
+    sending.github.misbehave = down
+    build_id = await sending.core.build()
+    pauses = []
+    for _ in range(4):
+        await sending.outbox.deliver_due()
+        (row,) = await sending.rows(build_id)
+        assert row.next_try_at is not None
+        pauses.append(row.next_try_at - sending.core.clock.seconds)
+        sending.core.clock.seconds = row.next_try_at
+    assert pauses[0] <= 1 < pauses[1] <= 2 < pauses[2] <= 4 < pauses[3] <= 8
+    sending.core.clock.seconds += GIVE_UP_SECONDS
+    await sending.outbox.deliver_due()
+    (row,) = await sending.rows(build_id)
+    assert row.next_try_at is None
+    assert "503" in row.last_error
+
+
+async def test_a_rate_limit_puts_off_everything_of_the_repo(sending: Sending) -> None:
+    async def limited(_: Request) -> Response:
+        return rate_limited(seconds=50)
+
+    sending.github.misbehave = limited
+    for _ in range(3):
+        await sending.core.build(spec("ci"), spec("docs"))
+    await sending.outbox.deliver_due()
+    assert len(sending.github.seen) == 1
+    sending.github.misbehave = None
+    sending.core.clock.seconds += 49
+    assert await sending.outbox.deliver_due() == 0
+    sending.core.clock.seconds += 1
+    await sending.outbox.deliver_due()
+    assert len(sending.told()) == 2
+
+
+async def test_a_token_that_is_refused_is_a_sentence_on_the_repo_until_it_works(sending: Sending) -> None:
+    sending.github.tokens.clear()
+    build_id = await sending.core.build()
+    await sending.outbox.deliver_due()
+    assert "revoked or has expired" in await sending.problem()
+    (row,) = await sending.rows(build_id)
+    assert row.next_try_at == sending.core.clock.seconds + REFUSED_RETRY_SECONDS
+    sending.github.tokens.add(TOKEN)
+    sending.core.clock.seconds += REFUSED_RETRY_SECONDS
+    await sending.outbox.deliver_due()
+    assert await sending.problem() == ""
+    assert len(sending.told()) == 1
+
+
+async def test_what_the_forge_will_never_take_is_given_up_at_once(sending: Sending) -> None:
+    sending.repo.commits.clear()
+    build_id = await sending.core.build()
+    await sending.outbox.deliver_due()
+    (row,) = await sending.rows(build_id)
+    assert (row.next_try_at, row.delivered_at) == (None, None)
+    assert "422" in row.last_error
+
+
+async def test_a_rerun_goes_on_in_the_sequence_and_the_older_build_is_silent(sending: Sending) -> None:
+    old = await sending.core.build()
+    new = await sending.core.build()
+    assert [row.sequence for row in await sending.rows(new)] == [2]
+    await _run(sending.core, old)
+    assert [row.sequence for row in await sending.rows(old)] == [1]
+    await sending.outbox.deliver_due()
+    assert [state for state, _ in sending.told()] == ["pending"]
+
+
+async def test_a_repo_whose_forge_shows_none_has_no_rows(sending: Sending) -> None:
+    forge = update(REPO).values(forge="builtin")
+    await sending.core.store.write(lambda c: c.execute(forge) and None)
+    assert await sending.rows(await sending.core.build()) == []
