@@ -137,6 +137,13 @@ class Shipway:
         """Until one runner is connected."""
         until(lambda: any(row["is_connected"] for row in self.api("GET", "/api/runners")["runners"]), 60)
 
+    def get(self, address: str) -> bytes:
+        """A page, as it comes."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        answer = httpx.get(self.url + address, headers=headers, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
     def raw(self, path: str) -> bytes:
         """The raw log of a step: `ada/app/1/JOB/STEP`."""
         headers = {"Authorization": f"Bearer {self.token}"}

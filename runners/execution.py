@@ -16,12 +16,14 @@ import secrets
 import sys
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ci.environ import run_variables
 from ci.errors import ShipwayError
 from ci.protocol import Change, JobEnded, StepAsks, StepChanged
+from ci.settings import plugin_variables
 from ci.spec import StepKind, StepSpec
 from ci.status import Outcome, Status, of_job
 from runners.clone import Clone, CloneError, fill_workspace
@@ -215,11 +217,17 @@ class Execution:
         def on_started() -> None:
             loop.call_soon_threadsafe(self._started, step)
 
-        environment = {**self._spec.environment, **self._run_variables(), **step.environment}
+        environment = {**self._spec.environment, **self._run_variables(), **self._own_variables(step)}
         launch = Launch(
             step=step, environment=environment, mark_token=token, output=log, on_started=on_started
         )
         return self._engine.run(launch)
+
+    def _own_variables(self, step: StepSpec) -> dict[str, str]:
+        """What the step's file says of it. A secret that was withheld is empty."""
+        known = defaultdict(str, self._assign.secrets)
+        secrets = {variable: known[name] for variable, name in step.secrets.items()}
+        return {**step.environment, **secrets, **plugin_variables(step.settings, known)}
 
     def _run_variables(self) -> dict[str, str]:
         return run_variables(

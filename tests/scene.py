@@ -29,10 +29,12 @@ from ci.server.clock import Clock
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import LogKey, Logs
 from ci.server.models import Attempt, Inbox, Runner
+from ci.server.secrets import Secrets
 from ci.server.store import builds, repos, users
 from ci.server.store.builds import NewBuild
 from ci.server.store.database import Store
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, REPO, RUNNER, STEP, add
+from ci.server.vault import Vault
 from ci.spec import JobSpec, StepKind, StepSpec
 from ci.status import Outcome, Status
 from web.app import build_app
@@ -110,6 +112,7 @@ class Scene:
             lifecycle=self.lifecycle,
             clock=self.clock,
             rerun=rerun,
+            secrets=Secrets(self.store, Vault(bytes(32)), self.clock),
             url=url,
         )
 

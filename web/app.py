@@ -30,6 +30,7 @@ from web.parts import Parts
 from web.queue_page import QueuePage
 from web.render import Renderer
 from web.routes import Doors, Entry, table
+from web.secret_pages import SecretPages
 
 _SECURITY = (
     (
@@ -61,6 +62,7 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
         live_topics=LiveTopics(parts.bus, sockets.check),
         metrics=metrics,
         queue=QueuePage(renderer),
+        secrets=SecretPages(renderer, parts.secrets),
         machines=machines,
     )
     edge = _Edge(parts, renderer, metrics)

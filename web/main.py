@@ -113,6 +113,7 @@ def _application(server: Server, own_url: str) -> ASGIApp:
         lifecycle=server.lifecycle,
         clock=server.clock,
         rerun=server.trigger.rerun,
+        secrets=server.secrets,
         url=server.settings.url,
         session_seconds=server.settings.session_days * 86400.0,
     )

@@ -9,6 +9,7 @@ from ci.server.bus import Bus
 from ci.server.clock import Clock
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
+from ci.server.secrets import Secrets
 from ci.server.store.database import Store
 
 
@@ -21,6 +22,7 @@ class Parts:
     clock: Clock
     #: (build id, who) -> (owner, name, number) of the new build
     rerun: Callable[[int, str], Awaitable[tuple[str, str, int]]]
+    secrets: Secrets
     url: str  #: how browsers, git and runners reach us, without a slash at the end
     session_seconds: float = 30 * 86400.0
 

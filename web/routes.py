@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,14 @@ from web.login import Login
 from web.metrics import Metrics
 from web.pages import Pages
 from web.queue_page import QueuePage
+from web.secret_pages import SecretPages
 
 Endpoint = Callable[[Call], Awaitable[Response]]
 _REPO = "/r/{owner}/{name}"
 _BUILD = _REPO + "/{number:int}"
 _STEP = _BUILD + "/{job}/{step}"
 _API_REPO = "/api/repos/{owner}/{name}"
+_OWNER = "/o/{owner}"
 _API_BUILD = _API_REPO + "/builds/{number:int}"
 
 
@@ -78,7 +80,25 @@ class Doors:
     live_topics: LiveTopics
     metrics: Metrics
     queue: QueuePage
+    secrets: SecretPages
     machines: tuple[Entry, ...] = ()
+
+
+def _secret_entries(pages: SecretPages) -> Iterator[Entry]:
+    """The same for a repo, an owner and the server."""
+    for base, api_base, policy in (
+        (_REPO + "/secrets", _API_REPO + "/secrets", Policy.ADMINISTER),
+        (_OWNER + "/secrets", "/api/owners/{owner}/secrets", Policy.ADMINISTER_OWNER),
+        ("/admin/secrets", "/api/secrets", Policy.MANAGE_SERVER),
+    ):
+        yield get(base, pages.page, policy)
+        yield post(base, pages.put, policy)
+        yield post(base + "/{secret}/remove", pages.remove, policy)
+        yield get(api_base, pages.api_list, policy)
+        yield Entry(path=api_base + "/{secret}", endpoint=pages.api_put, policy=policy, methods=("PUT",))
+        yield Entry(
+            path=api_base + "/{secret}", endpoint=pages.api_remove, policy=policy, methods=("DELETE",)
+        )
 
 
 def table(doors: Doors) -> tuple[Entry, ...]:
@@ -102,6 +122,7 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         post(_BUILD + "/{job}/resolve", build.resolve, Policy.RUN),
         post("/runners/code", pages.new_runner_code, Policy.MANAGE_RUNNERS),
         post("/runners/{id:int}/drain", pages.drain, Policy.MANAGE_RUNNERS),
+        *_secret_entries(doors.secrets),
         # who a person is
         get("/setup", login.setup_form, Policy.SETUP),
         post("/setup", login.setup, Policy.SETUP),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ci import environ, graph
 from ci.environ import Context
@@ -12,10 +13,11 @@ from ci.event import Event
 from ci.pipeline import glob, slug, substitute, when
 from ci.pipeline.containers import IMAGE
 from ci.pipeline.matrix import MAX_CELLS, Cell
-from ci.pipeline.model import Container, Pipeline, Service, Step, When
+from ci.pipeline.model import Container, FromSecret, Pipeline, Service, Step, When
 from ci.pipeline.parse import MAX_STEPS, name_of, parse
 from ci.pipeline.problems import Mark, shown
 from ci.pipeline.when import Verdict
+from ci.settings import FROM_SECRET
 from ci.spec import CloneSpec, JobSpec, StepKind, StepSpec
 
 WORKSPACE = "/workspace"
@@ -26,12 +28,24 @@ _MAX_PATTERN_CHARACTERS = 32_000
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecretUse:
+    """A secret that a step of a job names, and where its file does."""
+
+    name: str
+    step: str
+    image: str
+    file: str
+    mark: Mark
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compiled:
     """What an event starts. `skipped` says why there is no job at all; empty where there is one."""
 
     jobs: tuple[JobSpec, ...] = ()
     skipped: str = ""
     warnings: tuple[Problem, ...] = ()
+    secrets: tuple[SecretUse, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -46,10 +60,16 @@ class _Build:
     jobs: list[JobSpec] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    secrets: list[SecretUse] = field(default_factory=list)
 
     def compiled(self) -> Compiled:
         skipped = "" if self.jobs else "; ".join(self.left_out)
-        return Compiled(jobs=tuple(self.jobs), skipped=skipped, warnings=tuple(self.warnings))
+        return Compiled(
+            jobs=tuple(self.jobs),
+            skipped=skipped,
+            warnings=tuple(self.warnings),
+            secrets=tuple(dict.fromkeys(self.secrets)),
+        )
 
 
 def build_jobs(files: Mapping[str, str], event: Event, context: Context) -> Compiled:
@@ -145,8 +165,9 @@ class _PipelineCompiler:
             first = next(iter(left_out))
             return f"none of its steps matches; step {shown(first)}: {left_out[first]}"
         job_slug = build.slugs.take(name)
-        steps = _JobCompiler(self._pipeline, facts, fill, verdicts, cell, job_slug).steps()
-        build.jobs.append(self._spec(name, job_slug, cell, facts, fill, steps))
+        compiler = _JobCompiler(self._pipeline, facts, fill, verdicts, cell, job_slug)
+        build.jobs.append(self._spec(name, job_slug, cell, facts, fill, compiler.steps()))
+        build.secrets += compiler.secrets
         return ""
 
     @property
@@ -174,6 +195,7 @@ class _PipelineCompiler:
             timeout_seconds=context.timeout_seconds,
             grace_seconds=context.grace_seconds,
             clone=None if self._pipeline.skip_clone else _clone(self._event, context),
+            is_trusted=not self._event.is_untrusted,
             steps=steps,
         )
 
@@ -241,6 +263,7 @@ class _JobCompiler:
         self._cell = cell
         self._job_slug = job_slug
         self._slugs = self._taken_slugs()
+        self.secrets: list[SecretUse] = []  #: what the steps that run read, noted by steps()
 
     def _taken_slugs(self) -> dict[int, str]:
         """Services first: their slug is a host name, and should be what the file says."""
@@ -286,7 +309,8 @@ class _JobCompiler:
 
     def _step(self, step: Step, number: int, depends_on: tuple[str, ...]) -> StepSpec:
         verdict = self._verdicts[id(step)]
-        return self._container(step, number, StepKind.COMMANDS).model_copy(
+        kind = StepKind.PLUGIN if step.is_plugin else StepKind.COMMANDS
+        return self._container(step, number, kind).model_copy(
             update={
                 "depends_on": depends_on,
                 "run_on": verdict.statuses,
@@ -294,6 +318,7 @@ class _JobCompiler:
                 "detach": step.detach,
                 "deploy": step.deploy,
                 "timeout_seconds": step.timeout_seconds,
+                "settings": {name: self._setting(step, value) for name, value in step.settings.items()},
             }
         )
 
@@ -310,6 +335,11 @@ class _JobCompiler:
             image=self._image(item),
             commands=tuple(self._fill.command(command) for command in item.commands),
             environment=self._environment(item, name, number, kind),
+            secrets={
+                key: self._secret(item, value)
+                for key, value in item.environment
+                if isinstance(value, FromSecret)
+            },
             skip_reason=self._verdicts[id(item)].reason,
             limits=self._facts.context.limits,
         )
@@ -328,5 +358,29 @@ class _JobCompiler:
         step = environ.StepFacts(name=name, number=number, kind=kind.value, url=url)
         given = environ.given(self._facts.event)
         ours = environ.step_variables(self._facts, step)
-        own = {key: environ.bounded(self._fill.text(value)) for key, value in item.environment}
+        own = {
+            key: environ.bounded(self._fill.text(value))
+            for key, value in item.environment
+            if isinstance(value, str)
+        }
         return {**given, **self._cell, **ours, **own}
+
+    def _secret(self, item: Container, secret: FromSecret) -> str:
+        """Its name, in the one spelling that is stored; and a note of who reads it, if it runs."""
+        name = secret.name.lower()
+        if self._verdicts[id(item)].matches:
+            image, step = self._fill.text(item.image), self._name(item)
+            use = SecretUse(name=name, step=step, image=image, file=self._pipeline.file, mark=secret.mark)
+            self.secrets.append(use)
+        return name
+
+    def _setting(self, step: Step, value: Any) -> Any:
+        if isinstance(value, FromSecret):
+            return {FROM_SECRET: self._secret(step, value)}
+        if isinstance(value, str):
+            return self._fill.text(value)
+        if isinstance(value, list):
+            return [self._setting(step, each) for each in value]
+        if isinstance(value, dict):
+            return {key: self._setting(step, each) for key, each in value.items()}
+        return value

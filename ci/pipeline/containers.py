@@ -7,10 +7,12 @@ import re
 from ci.pipeline import substitute
 from ci.pipeline.conditions import read_when
 from ci.pipeline.fields import Fields, Reader, not_yet_operator
-from ci.pipeline.model import Service, Step
+from ci.pipeline.model import FromSecret, Service, Step
 from ci.pipeline.problems import Mark, shown
 from ci.pipeline.schema import SERVICE, STEP, Section, Shape
+from ci.pipeline.settings import read_settings, secret
 from ci.pipeline.yaml import Mapping, Node, Scalar, Sequence, describe
+from ci.settings import FROM_SECRET
 
 MAX_NAME = 200
 
@@ -100,13 +102,12 @@ def _step(fields: Fields, name: str) -> Step | None:
     image = _image(fields, f"step {shown(name)}")
     commands = _commands(fields)
     problems = fields.reader.problems
-    if fields.lacks("commands") and "settings" not in fields.node.by_name:
-        message = (
-            f'step {shown(name)} needs "commands"; to run what the image itself runs is not yet supported'
-        )
-        problems.error(fields.mark, message)
-    elif "commands" in fields.known and not commands and not problems.has_errors:
+    if "commands" in fields.known and not commands and not problems.has_errors:
         problems.error(fields.known["commands"].mark, f"step {shown(name)} has no command in it")
+    settings = read_settings(fields)
+    if commands and "settings" in fields.known:
+        message = f"step {shown(name)} has commands and settings: a plugin runs what its image is made to run"
+        problems.error(fields.known["settings"].mark, message)
     depends_on = fields.known.get("depends_on")
     return Step(
         name=name,
@@ -119,7 +120,8 @@ def _step(fields: Fields, name: str) -> Step | None:
         depends_on=fields.texts("depends_on"),
         depends_on_mark=depends_on.mark if depends_on else None,
         detach=fields.flag("detach"),
-        deploy=fields.flag("deploy"),
+        deploy=fields.flag("deploy", default=not commands),
+        settings=settings,
         timeout_seconds=fields.seconds("timeout"),
     )
 
@@ -178,26 +180,28 @@ def _command(node: Node, reader: Reader) -> str:
 # --- environment ----------------------------------------------------------------------------------
 
 
-def _environment(fields: Fields) -> tuple[tuple[str, str], ...]:
+def _environment(fields: Fields) -> tuple[tuple[str, str | FromSecret], ...]:
     node = fields.get("environment", Shape.VARIABLES)
     if node is None or (isinstance(node, Scalar) and node.is_null):
         return ()
     if isinstance(node, Mapping):
-        pairs = [(key.text, key.mark, _value(value, key.text, fields.reader)) for key, value in node.entries]
+        pairs: list[tuple[str, Mark, str | FromSecret]] = [
+            (key.text, key.mark, _value(value, key.text, fields.reader)) for key, value in node.entries
+        ]
     elif isinstance(node, Sequence):
         pairs = [_pair(item, fields.reader) for item in node.items]
     else:
         message = f'"environment" is a map or a list of "NAME=value", this is {describe(node)}'
         fields.reader.problems.error(node.mark, message)
         return ()
-    found = {name: value for name, mark, value in pairs if _is_variable(name, mark, fields.reader)}
+    reader = fields.reader
+    found = {name: value for name, mark, value in pairs if _is_variable(name, mark, value, reader)}
     return tuple(found.items())
 
 
-def _value(node: Node, name: str, reader: Reader) -> str:
-    if isinstance(node, Mapping) and "from_secret" in node.by_name:
-        reader.problems.error(node.mark, f'"from_secret" of {shown(name)} is not yet supported')
-        return ""
+def _value(node: Node, name: str, reader: Reader) -> str | FromSecret:
+    if isinstance(node, Mapping) and FROM_SECRET in node.by_name:
+        return secret(node, reader) or ""
     if not isinstance(node, Scalar):
         message = f"the variable {shown(name)} is text; {describe(node)} is not yet supported"
         reader.problems.error(node.mark, message)
@@ -205,7 +209,7 @@ def _value(node: Node, name: str, reader: Reader) -> str:
     return reader.text(node, f"the variable {shown(name)}") or ""
 
 
-def _pair(node: Node, reader: Reader) -> tuple[str, Mark, str]:
+def _pair(node: Node, reader: Reader) -> tuple[str, Mark, str | FromSecret]:
     text = reader.text(node, "a variable")
     if text is None:
         return "", node.mark, ""
@@ -216,7 +220,7 @@ def _pair(node: Node, reader: Reader) -> tuple[str, Mark, str]:
     return name, node.mark, value
 
 
-def _is_variable(name: str, mark: Mark, reader: Reader) -> bool:
+def _is_variable(name: str, mark: Mark, value: str | FromSecret, reader: Reader) -> bool:
     if not name:
         return False
     if "=" in name or len(name) > MAX_NAME or not name.isprintable() or " " in name:
@@ -224,6 +228,10 @@ def _is_variable(name: str, mark: Mark, reader: Reader) -> bool:
         return False
     if name == "CI" or name.startswith("CI_"):
         reader.problems.warn(mark, f"{name} replaces our variable of that name, for this container only")
+    elif isinstance(value, FromSecret) and not _EXPORTABLE.match(name):
+        message = f"no shell can export {shown(name)}, so it cannot hold a secret; use letters, digits and _"
+        reader.problems.error(mark, message)
+        return False
     elif not _EXPORTABLE.match(name):
         reader.problems.warn(mark, f"no shell can export {shown(name)}; it is set when the container is made")
     return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ci.errors import Problem
 from ci.pipeline.problems import Mark
@@ -45,6 +47,14 @@ class When:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FromSecret:
+    """`{from_secret: NAME}`, and where it stands."""
+
+    name: str
+    mark: Mark
+
+
+@dataclass(frozen=True, kw_only=True)
 class Container:
     """What a step and a service have in common. `environment` is in file order."""
 
@@ -52,7 +62,7 @@ class Container:
     image: str
     mark: Mark
     commands: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str | FromSecret], ...] = ()
     when: When = When()
 
 
@@ -66,6 +76,12 @@ class Step(Container):
     detach: bool = False
     deploy: bool = False
     timeout_seconds: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  #: with FromSecret nodes, at any depth
+
+    @property
+    def is_plugin(self) -> bool:
+        """The image runs what it is made to run."""
+        return not self.commands
 
 
 @dataclass(frozen=True, kw_only=True)

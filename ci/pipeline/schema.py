@@ -30,6 +30,7 @@ class Shape(StrEnum):
     PATTERNS = "pattern, list of patterns, or map with `include` and `exclude`"
     AXES = "map of lists"
     ROWS = "list of maps"
+    SETTINGS = "map"
     ANYTHING = "anything"
 
 
@@ -104,7 +105,10 @@ PIPELINE = _section(
 
 _IMAGE = _key("image", Shape.TEXT, "The image that the container is made of.", is_required=True)
 _ENVIRONMENT = _key(
-    "environment", Shape.VARIABLES, "Variables of the container. Values keep their text: `1.10` is `1.10`."
+    "environment",
+    Shape.VARIABLES,
+    "Variables of the container. Values keep their text: `1.10` is `1.10`. A value "
+    "`{from_secret: NAME}` is a secret's.",
 )
 _FAILURE = Key(
     name="failure",
@@ -114,7 +118,6 @@ _FAILURE = Key(
     later_words=("cancel",),
 )
 _CONTAINER_LATER = (
-    _later("settings", "What a plugin is told."),
     _later("pull", "Look for a newer image each time."),
     _later("entrypoint", "What the container starts instead of a shell."),
     _later("directory", "Folder in which the commands run."),
@@ -140,9 +143,10 @@ STEP = _section(
     _key(
         "commands",
         Shape.TEXTS,
-        "What the image's shell runs, one after the other, up to the first that fails.",
-        is_required=True,
+        "What the image's shell runs, one after the other, up to the first that fails. Without it the "
+        "image runs what it is made to run: a [plugin](#plugins).",
     ),
+    _key("settings", Shape.SETTINGS, "What a plugin is told; see [Plugins](#plugins)."),
     _ENVIRONMENT,
     _key(
         "depends_on",
@@ -155,7 +159,8 @@ STEP = _section(
     _key(
         "deploy",
         Shape.FLAG,
-        "`true`: it changes something outside. It is never run a second time by itself.",
+        "`true`: it changes something outside. It is never run a second time by itself. Without it: `true` "
+        "for a plugin, else `false`.",
     ),
     _key(
         "timeout", Shape.DURATION, "How long it may take: `90`, `10m`, `1h30m`. Then it is killed and fails."
@@ -177,6 +182,7 @@ SERVICE = _section(
     _ENVIRONMENT,
     _WHEN,
     *_CONTAINER_LATER,
+    _later("settings", "What a plugin is told."),
     _later("failure", "What a failure of it does to the job."),
     _later("ports", "Ports that it listens on."),
     _later("ready", "How to tell that it is ready."),

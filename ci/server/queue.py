@@ -15,15 +15,17 @@ from __future__ import annotations
 import hmac
 from itertools import islice
 
+from ci.event import Event
 from ci.protocol import Assign, Begin, Lease
 from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
-from ci.server.models import Job, Runner
-from ci.server.store import attempts, jobs, repos, runners
+from ci.server.models import Job, Repo, Runner
+from ci.server.secrets import Secrets
+from ci.server.store import attempts, builds, jobs, repos, runners
 from ci.server.store.database import Connection, Store
 from ci.server.vault import Vault
 from ci.spec import JobSpec
-from ci.status import Status
+from ci.status import Outcome, Status
 
 TICK_SECONDS = 5.0
 LOST_AFTER_TICKS = 12
@@ -33,8 +35,9 @@ CLONE_USER = "job"
 
 
 class Queue:
-    def __init__(self, store: Store, bus: Bus, clock: Clock, vault: Vault) -> None:
+    def __init__(self, store: Store, bus: Bus, clock: Clock, vault: Vault, secrets: Secrets) -> None:
         self._store = store
+        self._secrets = secrets
         self._bus = bus
         self._clock = clock
         self._vault = vault
@@ -45,7 +48,7 @@ class Queue:
     async def take(self, runner_id: int, free: int) -> list[Assign]:
         """Lease up to `free` jobs whose labels the runner has, oldest first; none while it drains."""
 
-        def lease(connection: Connection) -> list[tuple[Job, str | None]]:
+        def lease(connection: Connection) -> list[tuple[Job, Assign | None]]:
             runner = runners.find(connection, runner_id)
             if runner is None or runner.is_draining:
                 return []
@@ -53,14 +56,34 @@ class Queue:
             places = min(free, runner.capacity - len(jobs.leased_to(connection, runner_id)))
             ids = list(islice(jobs.fitting(connection, runner.labels), max(places, 0)))
             granted = [jobs.grant(connection, job_id, runner_id, runner.name) for job_id in ids]
-            return [(job, self._clone_token(connection, job)) for job in granted if job is not None]
+            return [(job, self._assign(connection, job)) for job in granted if job is not None]
 
         if free <= 0:
             return []
         leased = await self._store.write(lease)
         for job, _ in leased:
             self._bus.publish(*job_topics(job.id, job.build_id))
-        return [_assign(job, token) for job, token in leased]
+        return [assign for _, assign in leased if assign is not None]
+
+    def _assign(self, connection: Connection, job: Job) -> Assign | None:
+        """The assignment with all that the job may know; None: the job has ended, and its reason says why."""
+        build = builds.by_id(connection, job.build_id)
+        repo = repos.by_id(connection, build.repo_id) if build else None
+        assert build is not None and repo is not None, "a job has its build, a build its repo"
+        spec, event = JobSpec.model_validate(job.spec), Event.model_validate(build.event)
+        path = f"{repo.owner}/{repo.name}/{build.number}"
+        resolved = self._secrets.for_job(connection, spec, event, repo, path)
+        if resolved.refusal:
+            attempts.refuse(connection, job, Outcome.SECRET, resolved.refusal, self._clock.now())
+            return None
+        token = self._clone_token(repo, job)
+        return Assign(
+            lease=jobs.lease_of(job),
+            spec=spec,
+            secrets=resolved.values,
+            credentials=(CLONE_USER, token) if token else None,
+            masks=(*resolved.values.values(), *((token,) if token else ())),
+        )
 
     async def accept(self, runner_id: int, lease: Lease) -> Begin | None:
         """Store the acknowledgement; None where the lease is over and nothing may start. Idempotent."""
@@ -125,13 +148,11 @@ class Queue:
 
     # --- credentials for the clone ------------------------------------------------------------------
 
-    def _clone_token(self, connection: Connection, job: Job) -> str | None:
+    def _clone_token(self, repo: Repo, job: Job) -> str | None:
         """Read access to the job's repo in the built-in git, as long as this execution is leased."""
-        repo_id = jobs.repo_id_of(connection, job.id or 0)
-        repo = repos.by_id(connection, repo_id or 0)
-        if repo is None or repo.forge != repos.BUILTIN:
+        if repo.forge != repos.BUILTIN:
             return None
-        return f"{job.id}.{job.attempt}.{self._clone_mac(repo_id or 0, job.id or 0, job.attempt)}"
+        return f"{job.id}.{job.attempt}.{self._clone_mac(repo.id or 0, job.id or 0, job.attempt)}"
 
     def _clone_mac(self, repo_id: int, job_id: int, attempt: int) -> str:
         return self._vault.mac("clone", f"{repo_id}/{job_id}/{attempt}")
@@ -151,15 +172,6 @@ class Queue:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
-
-
-def _assign(job: Job, clone_token: str | None) -> Assign:
-    return Assign(
-        lease=jobs.lease_of(job),
-        spec=JobSpec.model_validate(job.spec),
-        credentials=(CLONE_USER, clone_token) if clone_token else None,
-        masks=(clone_token,) if clone_token else (),
-    )
 
 
 # --- why it waits (law 10) --------------------------------------------------------------------------

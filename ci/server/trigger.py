@@ -6,17 +6,18 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ci.environ import Context
 from ci.errors import ConfigError, Conflict, Invalid, NotFound, Problem, Unavailable
 from ci.event import Event, Kind
-from ci.pipeline.compile import build_jobs
+from ci.pipeline.compile import SecretUse, build_jobs
 from ci.server.bus import Bus
 from ci.server.clock import Clock
 from ci.server.forges.directory import Forges
 from ci.server.models import Build, Repo
+from ci.server.secrets import Secrets
 from ci.server.store import builds, repos
 from ci.server.store.builds import Made, NewBuild
 from ci.server.store.database import Connection, Store
@@ -63,11 +64,14 @@ class _Plan:
 
 
 class Trigger:
-    def __init__(self, store: Store, bus: Bus, clock: Clock, forges: Forges, url: str) -> None:
+    def __init__(
+        self, store: Store, bus: Bus, clock: Clock, forges: Forges, secrets: Secrets, *, url: str
+    ) -> None:
         self._store = store
         self._bus = bus
         self._clock = clock
         self._forges = forges
+        self._secrets = secrets
         self._url = url
         self._locks: dict[int, asyncio.Lock] = {}
 
@@ -151,9 +155,10 @@ class Trigger:
         repo_id = repo.id or 0
         for _ in range(_TRIES):
             number = await self._store.read(lambda connection: builds.next_number(connection, repo_id))
-            new = await asyncio.to_thread(self._compile, plan, repo, number)
-            if isinstance(new, str):
-                return new
+            compiled = await asyncio.to_thread(self._compile, plan, repo, number)
+            if isinstance(compiled, str):
+                return compiled
+            new = await self._with_secrets(*compiled, repo)
             await self._forges.of(repo).keep(repo, number, plan.event.after)
             try:
                 made = await self._store.write(partial(self._store_build, new=new, repo=repo, origin=origin))
@@ -169,11 +174,29 @@ class Trigger:
             _set_ref(connection, repo, origin)
         return made
 
-    def _compile(self, plan: _Plan, repo: Repo, number: int) -> NewBuild | str:
+    async def _with_secrets(self, new: NewBuild, uses: tuple[SecretUse, ...], repo: Repo) -> NewBuild:
+        """The build, or one that ends at once because a step names a secret that it cannot have."""
+        if not uses:
+            return new
+        found = await self._store.read(lambda c: self._secrets.problems(c, uses, new.event, repo))
+        problems = (*new.problems, *found)
+        if all(problem.is_warning for problem in found):
+            return replace(new, problems=problems)
+        return replace(
+            new,
+            problems=problems,
+            specs=(),
+            status=Status.ERROR,
+            outcome=Outcome.SECRET,
+            reason=_summary(problems),
+        )
+
+    def _compile(self, plan: _Plan, repo: Repo, number: int) -> tuple[NewBuild, tuple[SecretUse, ...]] | str:
         """In a thread: takes as long as the files are hostile."""
         files = dict(plan.files)
         failed = plan.config_problem
         specs: tuple[JobSpec, ...] = ()
+        uses: tuple[SecretUse, ...] = ()
         problems = [Problem(message=failed)] if failed else []
         if not failed:
             try:
@@ -183,9 +206,9 @@ class Trigger:
             else:
                 if not compiled.jobs:
                     return f"no build: {compiled.skipped}"
-                specs, problems = tuple(compiled.jobs), list(compiled.warnings)
+                specs, problems, uses = compiled.jobs, list(compiled.warnings), compiled.secrets
         name, text = _stored(files)
-        return NewBuild(
+        new = NewBuild(
             repo_id=repo.id or 0,
             number=number,
             event=plan.event,
@@ -200,6 +223,7 @@ class Trigger:
             outcome=Outcome.CONFIG if failed else None,
             reason=failed,
         )
+        return new, uses
 
     def _context(self, plan: _Plan, repo: Repo, number: int) -> Context:
         return Context(

@@ -22,6 +22,7 @@ from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
 from ci.server.outbox import Outbox
 from ci.server.queue import TICK_SECONDS, Queue
+from ci.server.secrets import Secrets
 from ci.server.store import codes, meta, runners, users
 from ci.server.store.database import Store
 from ci.server.trigger import Trigger
@@ -46,10 +47,11 @@ class Server:
         self.forges = Forges(
             builtin=Builtin(folder / "git", settings.url), plain=PlainGit(folder / "cache" / "git")
         )
-        self.queue = Queue(self.store, self.bus, self.clock, self.vault)
+        self.secrets = Secrets(self.store, self.vault, self.clock)
+        self.queue = Queue(self.store, self.bus, self.clock, self.vault, self.secrets)
         limit = float(settings.disconnect_limit_seconds)
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock, disconnect_limit_seconds=limit)
-        self.trigger = Trigger(self.store, self.bus, self.clock, self.forges, settings.url)
+        self.trigger = Trigger(self.store, self.bus, self.clock, self.forges, self.secrets, url=settings.url)
         self.inbox = Inbox(
             self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=self.vault
         )

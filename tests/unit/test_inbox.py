@@ -85,7 +85,7 @@ async def ways(tmp_path: Path) -> AsyncIterator[Ways]:
     async with core(tmp_path) as world:
         plain = PlainGit(tmp_path / "cache", protocols=("file",))
         forges = Forges(builtin=Builtin(tmp_path / "git", URL), plain=plain)
-        trigger = Trigger(world.store, world.bus, world.clock, forges, URL)
+        trigger = Trigger(world.store, world.bus, world.clock, forges, world.secrets, url=URL)
         door = _inbox(world, forges, trigger)
         repo = await door.create_repo("ada", "site")
         work = Work(tmp_path / "work", await door.git_folder(repo))

@@ -166,7 +166,7 @@ async def test_a_server_that_starts_ages_nothing_in_its_first_pass(world: Core) 
     runner = await world.runner()
     assigned = await world.started(runner)
     await world.age(12)
-    restarted = Queue(world.store, world.bus, world.clock, Vault(bytes(32)))
+    restarted = Queue(world.store, world.bus, world.clock, Vault(bytes(32)), world.secrets)
     await restarted.age_leases()
     assert (await world.job(assigned.lease.job)).lease_ticks == 11
 
@@ -187,7 +187,7 @@ async def test_a_pass_that_cannot_commit_ages_nothing_and_forgets_no_heartbeat(
     assigned = await world.started(runner)
     await world.age(6)
     closed = Store(tmp_path / "closed.db")
-    queue = Queue(closed, world.bus, world.clock, Vault(bytes(32)))
+    queue = Queue(closed, world.bus, world.clock, Vault(bytes(32)), world.secrets)
     queue.heartbeat(runner, (assigned.lease,))
     with pytest.raises(Unavailable):
         await queue.age_leases()
@@ -246,7 +246,7 @@ async def test_two_stores_on_one_file_never_lease_a_job_twice(world: Core, tmp_p
     other = Store(tmp_path / "shipway.db")
     await other.open()
     try:
-        queues = [world.queue, Queue(other, world.bus, world.clock, Vault(bytes(32)))]
+        queues = [world.queue, Queue(other, world.bus, world.clock, Vault(bytes(32)), world.secrets)]
         ids = [await world.runner(f"r{number}", capacity=100) for number in range(8)]
         takes = [queues[number % 2].take(runner, 10) for number, runner in enumerate(ids)]
         taken = [each.lease.job for got in await asyncio.gather(*takes) for each in got]

@@ -20,7 +20,7 @@ class _Anything:
         return _Anything()
 
 
-_NAMES = ("pages", "build", "login", "assets", "live_log", "live_topics", "metrics", "queue")
+_NAMES = ("pages", "build", "login", "assets", "live_log", "live_topics", "metrics", "queue", "secrets")
 TABLE = table(Doors(**dict.fromkeys(_NAMES, cast("Any", _Anything()))))
 PAGES = [entry for entry in TABLE if entry.kind == "page"]
 
@@ -28,6 +28,7 @@ PAGES = [entry for entry in TABLE if entry.kind == "page"]
 def path_of(entry: Entry) -> str:
     """A path of the private repo ada/app with its build 1."""
     values = {"owner": "ada", "name": "app", "number": "1", "job": "ci", "step": "test", "id": "1"}
+    values["secret"] = "token"
     return re.sub(r"{(\w+)(?::\w+)?}", lambda match: values[match[1]], entry.path)
 
 
@@ -53,7 +54,8 @@ def test_what_writes_is_never_a_get() -> None:
     readable = {Policy.PUBLIC, Policy.READ, Policy.SETUP, Policy.SIGNED_IN, Policy.SEE_RUNNERS}
     writers = [entry for entry in PAGES if entry.policy not in readable and "GET" in entry.methods]
     # Who may run a repo's builds may also read what came in.
-    assert [entry.path for entry in writers] == ["/r/{owner}/{name}/inbox"]
+    names_only = ("/r/{owner}/{name}/inbox", "/secrets")
+    assert [entry.path for entry in writers if not entry.path.endswith(names_only)] == []
 
 
 def test_each_thing_that_can_be_done_is_for_those_who_may() -> None:
@@ -64,6 +66,12 @@ def test_each_thing_that_can_be_done_is_for_those_who_may() -> None:
         "/r/{owner}/{name}/{number:int}/{job}/resolve": Policy.RUN,
         "/runners/code": Policy.MANAGE_RUNNERS,
         "/runners/{id:int}/drain": Policy.MANAGE_RUNNERS,
+        "/r/{owner}/{name}/secrets": Policy.ADMINISTER,
+        "/r/{owner}/{name}/secrets/{secret}/remove": Policy.ADMINISTER,
+        "/o/{owner}/secrets": Policy.ADMINISTER_OWNER,
+        "/o/{owner}/secrets/{secret}/remove": Policy.ADMINISTER_OWNER,
+        "/admin/secrets": Policy.MANAGE_SERVER,
+        "/admin/secrets/{secret}/remove": Policy.MANAGE_SERVER,
         "/setup": Policy.SETUP,
         "/sign-in": Policy.PUBLIC,
         "/sign-out": Policy.SIGNED_IN,
@@ -78,7 +86,7 @@ def test_each_thing_that_can_be_done_is_for_those_who_may() -> None:
 
 
 def test_what_is_of_a_repo_needs_that_repo() -> None:
-    of_a_repo = {Policy.READ, Policy.RUN, Policy.ADMINISTER}
+    of_a_repo = {Policy.READ, Policy.RUN, Policy.APPROVE, Policy.ADMINISTER, Policy.ADMINISTER_OWNER}
     assert all((entry.policy in of_a_repo) == ("{owner}" in entry.path) for entry in TABLE)
 
 
@@ -86,6 +94,8 @@ async def _ask(client: httpx.AsyncClient, entry: Entry) -> httpx.Response:
     path = path_of(entry)
     if entry.methods == ("GET",):
         return await client.get(path)
+    if entry.methods != ("POST",):
+        return await client.request(entry.methods[0], path, json={"value": "a long enough value"})
     return await send(client, path)
 
 

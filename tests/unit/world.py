@@ -15,6 +15,7 @@ from ci.server.clock import Clock
 from ci.server.lifecycle import Lifecycle
 from ci.server.models import Build, Job, Step
 from ci.server.queue import TICK_SECONDS, Queue
+from ci.server.secrets import Secrets
 from ci.server.store import builds, codes, jobs, repos, runners
 from ci.server.store.builds import NewBuild
 from ci.server.store.database import Store
@@ -67,13 +68,14 @@ class Core:
     queue: Queue
     lifecycle: Lifecycle
     repo_id: int
+    secrets: Secrets
 
-    async def build(self, *specs: JobSpec) -> int:
+    async def build(self, *specs: JobSpec, of: Event | None = None) -> int:
         """A build with these jobs; returns its id."""
 
         def make(connection):  # type: ignore[no-untyped-def]
             number = builds.next_number(connection, self.repo_id)
-            new = NewBuild(repo_id=self.repo_id, number=number, event=event(), specs=specs or (spec(),))
+            new = NewBuild(repo_id=self.repo_id, number=number, event=of or event(), specs=specs or (spec(),))
             return builds.create(connection, new, self.clock.now()).build_id
 
         return await self.store.write(make)
@@ -137,8 +139,10 @@ async def core(path: Path) -> AsyncIterator[Core]:
     await store.open()
     try:
         repo_id = await store.write(lambda c: repos.create(c, owner="ada", name="app", now=clock.now()))
-        queue = Queue(store, bus, clock, Vault(bytes(32)))
-        yield Core(store, bus, clock, queue, Lifecycle(store, bus, clock), repo_id)
+        vault = Vault(bytes(32))
+        secrets = Secrets(store, vault, clock)
+        queue = Queue(store, bus, clock, vault, secrets)
+        yield Core(store, bus, clock, queue, Lifecycle(store, bus, clock), repo_id, secrets)
     finally:
         await store.close()
 

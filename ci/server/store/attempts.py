@@ -198,6 +198,14 @@ def end_unstarted(connection: Connection, job: Job, status: Status, reason: str,
     return True
 
 
+def refuse(connection: Connection, job: Job, outcome: Outcome, reason: str, now: float) -> None:
+    """End a job in the transaction that leased it: it must not start."""
+    jobs.let_go(connection, job)
+    jobs.change_attempt(connection, _id(job), job.attempt, is_over=True)
+    _close_steps(connection, job, outcome, reason)
+    _end_job(connection, job, Status.ERROR, outcome, reason, now)
+
+
 def resolve(connection: Connection, job: Job, verdict: Status, reason: str, now: float) -> None:
     """A person says how an unknown job, and what was unknown in it, really ended."""
     outcome = Outcome.CANCELLED if verdict is Status.CANCELLED else Outcome.EXIT

@@ -1,0 +1,225 @@
+"""Secrets: sealed, found by the narrowest place, given to whoever may read them, and to nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from ci.environ import Context
+from ci.errors import ConfigError, Invalid, NotFound
+from ci.event import Event, Kind
+from ci.pipeline.compile import Compiled, build_jobs
+from ci.server import secrets
+from ci.server.auth import Actor
+from ci.server.models import Repo
+from ci.server.secrets import Filters, repository, weakness
+from ci.server.store import audit, repos
+from ci.server.store import secrets as rows
+from ci.server.store.tables import SECRET
+from ci.status import Status
+from tests.unit.world import SHA, Core, core
+
+ADA = Actor(user_id=1, name="ada")
+CANARY = "canary-4711-value"
+FILE = """
+skip_clone: true
+steps:
+  push:
+    image: example/push:1.2
+    settings:
+      user: ada
+      password: { from_secret: Registry }
+  show:
+    image: busybox
+    environment:
+      TOKEN: { from_secret: token }
+    commands: [make]
+"""
+
+
+def event(kind: Kind = Kind.PUSH, *, fork: bool = False) -> Event:
+    return Event(kind=kind, ref="refs/heads/main", branch="main", after=SHA, is_from_fork=fork, variables={})
+
+
+def compiled(text: str = FILE, of: Event | None = None) -> Compiled:
+    context = Context(owner="ada", name="app", repo_key="1", clone_url="http://x/y.git", number=1)
+    return build_jobs({".ci.yml": text}, of or event(), context)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Core]:
+    async with core(tmp_path) as server:
+        yield server
+
+
+async def _repo(server: Core) -> Repo:
+    repo = await server.store.read(lambda c: repos.by_id(c, server.repo_id))
+    assert repo is not None
+    return repo
+
+
+async def _set(
+    server: Core, name: str, value: str = CANARY, place: str = "", **filters: Sequence[str]
+) -> str:
+    given = Filters(**{key: tuple(words) for key, words in filters.items()})
+    return await server.secrets.put(place or rows.place_of_repo(server.repo_id), name, value, given, ADA)
+
+
+async def _problems(server: Core, of: Event | None = None) -> list[str]:
+    uses, repo = compiled(of=of).secrets, await _repo(server)
+    found = await server.store.read(lambda c: server.secrets.problems(c, uses, of or event(), repo))
+    return [str(problem) for problem in found]
+
+
+async def test_a_secret_is_sealed_and_bound_to_its_place_and_name(server: Core) -> None:
+    await _set(server, "TOKEN")
+    row = await server.store.read(lambda c: c.execute(select(SECRET)).one())
+    assert row.name == "token"
+    assert CANARY.encode() not in row.sealed
+    deeds = await server.store.read(lambda c: audit.latest(c))
+    assert [(deed.action, deed.object) for deed in deeds] == [("secret.set", "token")]
+    await _set(server, "token", "another-value")
+    deeds = await server.store.read(lambda c: audit.latest(c))
+    assert deeds[0].action == "secret.change"
+
+
+async def test_the_narrowest_place_wins(server: Core) -> None:
+    await _set(server, "token", "of-the-server", rows.SERVER)
+    await _set(server, "registry", "of-the-owner", rows.place_of_owner("Ada"))
+    await _set(server, "token", "of-the-repo")
+    runner = await server.runner()
+    await server.build(*compiled().jobs)
+    (assign,) = await server.queue.take(runner, 1)
+    assert assign.secrets == {"token": "of-the-repo", "registry": "of-the-owner"}
+    assert set(assign.secrets.values()) <= set(assign.masks)
+    found = await server.store.read(lambda c: rows.find(c, rows.place_of_repo(server.repo_id), "token"))
+    assert found is not None
+    assert (found.used_in, found.used_at) == ("ada/app/1", server.clock.now())
+    unused = await server.store.read(lambda c: rows.find(c, rows.SERVER, "token"))
+    assert unused is not None
+    assert unused.used_at is None
+
+
+async def test_a_job_gets_only_what_its_steps_name(server: Core) -> None:
+    for name in ("token", "registry", "other"):
+        await _set(server, name, f"value-of-{name}")
+    runner = await server.runner()
+    await server.build(*compiled("steps: {a: {image: busybox, commands: [make]}}").jobs)
+    (assign,) = await server.queue.take(runner, 1)
+    assert assign.secrets == {}
+
+
+async def test_what_is_missing_or_not_for_this_step_is_said_with_its_line(server: Core) -> None:
+    await _set(server, "registry", images=["example/other"], steps=[])
+    assert await _problems(server) == [
+        ".ci.yml:8:17: step 'push' cannot read the secret 'registry': it is for the images "
+        "docker.io/example/other, this is docker.io/example/push",
+        ".ci.yml:12:14: step 'show' cannot read the secret 'token': there is none of this name; "
+        "`shipway secret set token --repo ada/app` sets it",
+    ]
+    await _set(server, "registry", images=["example/push"])
+    await _set(server, "token", events=["tag"], steps=["show"])
+    assert [line.partition(": ")[2] for line in await _problems(server)] == [
+        "step 'show' cannot read the secret 'token': it is for tag, this is push"
+    ]
+    assert await _problems(server, event(Kind.TAG)) == []
+
+
+async def test_a_secret_taken_away_meanwhile_ends_its_job_before_it_starts(server: Core) -> None:
+    await _set(server, "token")
+    await _set(server, "registry")
+    build_id = await server.build(*compiled().jobs)
+    await server.secrets.remove(rows.place_of_repo(server.repo_id), "TOKEN", ADA)
+    assert await server.queue.take(await server.runner(), 1) == []
+    (job,) = await server.jobs_of(build_id)
+    assert (job.status, job.outcome, job.runner_id) == (Status.ERROR.value, "secret", None)
+    assert "'token': it is gone" in job.reason
+    assert (await server.build_row(build_id)).status == Status.ERROR.value
+
+
+async def test_a_strangers_code_gets_no_secret_and_is_told_so(server: Core) -> None:
+    await _set(server, "token")
+    await _set(server, "registry")
+    stranger = event(Kind.PULL_REQUEST, fork=True)
+    found = await _problems(server, stranger)
+    assert len(found) == 2
+    assert all("withheld from a stranger's pull request" in line for line in found)
+    (job,) = compiled(of=stranger).jobs
+    assert not job.is_trusted
+    await server.build(job, of=stranger)
+    (assign,) = await server.queue.take(await server.runner(), 1)
+    assert assign.secrets == {}
+    assert CANARY not in assign.model_dump_json()
+
+
+async def test_who_says_that_a_spec_is_trusted_does_not_change_the_event(server: Core) -> None:
+    await _set(server, "token")
+    await _set(server, "registry")
+    (job,) = compiled().jobs
+    await server.build(job, of=event(Kind.PULL_REQUEST, fork=True))
+    (assign,) = await server.queue.take(await server.runner(), 1)
+    assert assign.secrets == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("a b", "x", "cannot be the name of a secret"),
+        ("", "x", "cannot be the name of a secret"),
+        ("a", "", "the value is empty"),
+        ("a", "a\0b", "no NUL"),
+        ("a", "x" * 70_000, "at most 64 KiB"),
+    ],
+)
+async def test_what_cannot_be_a_secret_is_refused(server: Core, name: str, value: str, sentence: str) -> None:
+    with pytest.raises(Invalid, match=sentence):
+        await _set(server, name, value)
+
+
+async def test_a_filter_that_matches_nothing_is_refused_and_so_is_removing_nothing(server: Core) -> None:
+    with pytest.raises(Invalid, match="there is no event 'pushes'"):
+        await _set(server, "a", events=["pushes"])
+    with pytest.raises(NotFound):
+        await server.secrets.remove(rows.SERVER, "a", ADA)
+
+
+@pytest.mark.parametrize("value", ["abc", "true", "1234", "hunter2"])
+async def test_short_secret_warns_not_silent(server: Core, value: str) -> None:
+    assert await _set(server, "weak", value) == weakness(value) != ""
+    row = await server.store.read(lambda c: rows.find(c, rows.place_of_repo(server.repo_id), "weak"))
+    assert row is not None and row.is_weak
+    assert weakness("correct-horse-battery") == ""
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [
+        ("busybox", "docker.io/library/busybox"),
+        ("busybox:1@sha256:" + "a" * 64, "docker.io/library/busybox"),
+        ("plugins/docker:20", "docker.io/plugins/docker"),
+        ("ghcr.io/a/b/c:1", "ghcr.io/a/b/c"),
+        ("localhost:5000/x:1", "localhost:5000/x"),
+        ("docker.io/library/busybox", "docker.io/library/busybox"),
+    ],
+)
+def test_an_image_is_known_by_its_repository(image: str, wanted: str) -> None:
+    assert repository(image) == wanted
+
+
+def test_a_secret_under_a_name_that_no_shell_exports_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no shell can export"):
+        compiled("steps: {a: {image: x, environment: {a.b: {from_secret: t}}, commands: [make]}}")
+
+
+def test_names_of_secrets_are_found_at_any_depth_of_settings() -> None:
+    text = (
+        "steps: {a: {image: x, settings: {deep: [{k: {from_secret: one}}], plain: [{from_secret: two}, b]}}}"
+    )
+    result = compiled(text)
+    assert [use.name for use in result.secrets] == ["one", "two"]
+    step = result.jobs[0].step("a")
+    assert secrets.names_of(step) == {"one", "two"}
+    assert step.deploy, "a plugin has side effects unless it says otherwise"
