@@ -156,7 +156,9 @@ class _Edge:
 
 
 def _json(error: ShipwayError) -> Response:
-    return JSONResponse(problems.body(error), problems.status(error), problems.headers(error))
+    return JSONResponse(
+        problems.body(error), problems.status(error), problems.headers(error), problems.MEDIA_TYPE
+    )
 
 
 class _Secured:

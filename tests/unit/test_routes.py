@@ -134,5 +134,5 @@ def _without_tokens(text: str) -> str:
 async def test_an_address_that_is_none_is_404_and_a_wrong_method_405(scene: Scene) -> None:
     async with scene.client() as client:
         assert (await client.get("/nothing/here")).status_code == 404
-        assert (await client.get("/api/nothing")).json()["error"]["code"] == "not_found"
+        assert (await client.get("/api/nothing")).json()["code"] == "not_found"
         assert (await client.delete("/api/builds")).status_code == 405
