@@ -64,8 +64,12 @@ STATUS: tuple[tuple[type[ShipwayError], HTTPStatus], ...] = (
 
 
 def status(error: ShipwayError) -> HTTPStatus:
+    return status_of(type(error))
+
+
+def status_of(kind: type[ShipwayError]) -> HTTPStatus:
     return next(
-        (found for kind, found in STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR
+        (found for above, found in STATUS if issubclass(kind, above)), HTTPStatus.INTERNAL_SERVER_ERROR
     )
 
 

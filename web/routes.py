@@ -17,8 +17,10 @@ from web.guard import Call, Policy
 from web.live import LiveLog, LiveTopics
 from web.login import Login
 from web.metrics import Metrics
+from web.openapi import Description
 from web.pages import Pages
 from web.queue_page import QueuePage
+from web.runners_api import RunnersApi
 
 Endpoint = Callable[[Call], Awaitable[Response]]
 _REPO = "/r/{owner}/{name}"
@@ -78,11 +80,13 @@ class Doors:
     live_topics: LiveTopics
     metrics: Metrics
     queue: QueuePage
+    runners: RunnersApi
+    description: Description
     machines: tuple[Entry, ...] = ()
 
 
 def table(doors: Doors) -> tuple[Entry, ...]:
-    pages, build, login = doors.pages, doors.build, doors.login
+    pages, build, login, runners = doors.pages, doors.build, doors.login, doors.runners
     return (
         # pages
         get("/", pages.home, Policy.PUBLIC),
@@ -127,8 +131,14 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         get(_API_BUILD, api.build, Policy.READ),
         post(_API_BUILD + "/cancel", api.cancel, Policy.RUN),
         post(_API_BUILD + "/rerun", api.rerun, Policy.RUN),
-        get("/api/runners", api.runners, Policy.SEE_RUNNERS),
-        post("/api/runners/code", api.runner_code, Policy.MANAGE_RUNNERS),
+        get("/api/runners", runners.list, Policy.SEE_RUNNERS),
+        post("/api/runners/code", runners.code, Policy.MANAGE_RUNNERS),
+        post("/api/runners/{id:int}/pause", runners.pause, Policy.MANAGE_RUNNERS),
+        post("/api/runners/{id:int}/drain", runners.drain, Policy.MANAGE_RUNNERS),
+        post("/api/runners/{id:int}/resume", runners.resume, Policy.MANAGE_RUNNERS),
+        post("/api/runners/{id:int}/remove", runners.remove, Policy.MANAGE_RUNNERS),
+        get("/api/queue", runners.queue, Policy.SEE_RUNNERS),
+        get("/api/openapi.json", doors.description.serve, Policy.PUBLIC),
         # how the server is
         get("/healthz", doors.metrics.health, Policy.PUBLIC),
         get("/metrics", doors.metrics.scrape, Policy.SEE_RUNNERS),

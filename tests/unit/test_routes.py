@@ -20,7 +20,18 @@ class _Anything:
         return _Anything()
 
 
-_NAMES = ("pages", "build", "login", "assets", "live_log", "live_topics", "metrics", "queue")
+_NAMES = (
+    "pages",
+    "build",
+    "login",
+    "assets",
+    "live_log",
+    "live_topics",
+    "metrics",
+    "queue",
+    "runners",
+    "description",
+)
 TABLE = table(Doors(**dict.fromkeys(_NAMES, cast("Any", _Anything()))))
 PAGES = [entry for entry in TABLE if entry.kind == "page"]
 
@@ -74,6 +85,10 @@ def test_each_thing_that_can_be_done_is_for_those_who_may() -> None:
         "/api/repos/{owner}/{name}/builds/{number:int}/cancel": Policy.RUN,
         "/api/repos/{owner}/{name}/builds/{number:int}/rerun": Policy.RUN,
         "/api/runners/code": Policy.MANAGE_RUNNERS,
+        "/api/runners/{id:int}/pause": Policy.MANAGE_RUNNERS,
+        "/api/runners/{id:int}/drain": Policy.MANAGE_RUNNERS,
+        "/api/runners/{id:int}/resume": Policy.MANAGE_RUNNERS,
+        "/api/runners/{id:int}/remove": Policy.MANAGE_RUNNERS,
     }
 
 
