@@ -15,6 +15,8 @@ from ci.client.terminal import plain
 from ci.errors import Invalid, Unavailable
 
 TIMEOUT_SECONDS = 30.0
+#: Of a log at once, so that a long one costs no memory.
+PIECE_BYTES = 4 << 20
 
 
 class Refused(Invalid):
@@ -77,8 +79,13 @@ class Api:
             raise self._stranger(answer) from error
 
     def part(self, path: str, offset: int, *, attempt: int) -> bytes:
-        """A log from a byte on, as far as it goes now; empty where there is nothing yet."""
-        answer = self._send("GET", path, params={"attempt": attempt}, headers={"range": f"bytes={offset}-"})
+        """A piece of a log from a byte on; empty where there is nothing yet."""
+        answer = self._send(
+            "GET",
+            path,
+            params={"attempt": attempt},
+            headers={"range": f"bytes={offset}-{offset + PIECE_BYTES - 1}"},
+        )
         if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return b""
         if answer.status_code >= 300:

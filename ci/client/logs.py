@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -96,6 +97,8 @@ class Logs:
             data = self._api.part(path, offset, attempt=attempt)
             offset += len(data)
             out.write(data)
+            if run.is_over and offset == run.step["log_size"]:
+                break
             if not data and not may_grow:
                 break
             if not data:
@@ -110,15 +113,15 @@ class _Out:
 
     def __init__(self, *, is_raw: bool) -> None:
         self._is_raw = is_raw
-        self._is_terminal = sys.stdout.isatty()
-        self._safe = Safe(colours=self._is_terminal)
+        self._has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self._safe = Safe(colours=self._has_colours)
         self._ends_with_line = True
 
     def title(self, text: str) -> None:
         if self._is_raw:
             return
         shown = plain(text)
-        print(f"\x1b[1m--- {shown}\x1b[0m" if self._is_terminal else f"--- {shown}", flush=True)
+        print(f"\x1b[1m--- {shown}\x1b[0m" if self._has_colours else f"--- {shown}", flush=True)
 
     def write(self, data: bytes) -> None:
         if self._is_raw:
@@ -133,7 +136,7 @@ class _Out:
         self._print(self._safe.feed(b"", is_end=True))
         if not self._ends_with_line:
             print()
-        if self._is_terminal:
+        if self._has_colours:
             print("\x1b[0m", end="", flush=True)
 
     def _print(self, text: str) -> None:

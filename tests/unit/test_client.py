@@ -16,6 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from ci.client.http import PIECE_BYTES
 from ci.client.servers import Account, Servers
 from ci.server.logs import LogKey
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, STEP
@@ -157,6 +158,14 @@ async def test_cli_strips_dangerous_escapes(shown: Shown) -> None:
     listed = await shown.ada.run("build", "ls", "ada/evil", "--json")
     assert b"\x1b" not in listed.out and b"\xc2\x9b" not in listed.out
     assert listed.json["builds"][0]["event"]["title"] == title
+
+
+async def test_a_log_longer_than_one_piece_comes_whole(shown: Shown) -> None:
+    log = b"".join(b"line %07d of a long log\n" % number for number in range(170_000))
+    assert len(log) > PIECE_BYTES
+    repo = await shown.scene.repo("ada", "long")
+    await shown.scene.build(repo, [("ci", [Step(name="test", log=log)])])
+    assert (await shown.ada.run("build", "logs", "ada/long/1", "--raw")).out == log
 
 
 Growing = tuple[Shown, LogKey, Callable[[str], Awaitable[None]]]
