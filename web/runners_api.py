@@ -47,7 +47,7 @@ class RunnersApi:
 
     @describe(
         Operation(
-            summary="Drain: it takes no new job, and its process ends after its last",
+            summary="Drain: it finishes what it runs and takes no new job, for a machine that goes away",
             answer=RunnerFacts,
             path=_ID,
         )

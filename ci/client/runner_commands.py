@@ -89,10 +89,10 @@ def pause(runner: NameArgument, server: ServerOption = "", as_json: JsonOption =
 
 @runners.command()
 def drain(runner: NameArgument, server: ServerOption = "", as_json: JsonOption = False) -> None:
-    """It takes no new job, and its process ends after its last."""
+    """It finishes what it runs and takes no new job: for a machine that goes away."""
     name = _change(runner, "drain", server, as_json)
     if not as_json:
-        print(f"{name} is draining: it finishes what it runs, and ends")
+        print(f"{name} is draining: it finishes what it runs; then its machine may go away")
 
 
 @runners.command()

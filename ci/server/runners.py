@@ -1,7 +1,8 @@
 """What a person does with runners: a code for a new one, pause, drain, resume, remove.
 
-A paused runner takes no jobs until somebody says so; a draining one ends when its last job has. Removing one
-makes its credential worthless at once and loses what it runs, by the rules of every lost lease.
+A paused runner is given no jobs until somebody says so; a draining one is told to finish what it runs, for
+its machine goes away. Removing one makes its credential worthless at once and loses what it runs, by the
+rules of every lost lease.
 """
 
 from __future__ import annotations
