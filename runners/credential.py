@@ -98,6 +98,6 @@ def _post(client: httpx.Client, url: str, body: Mapping[str, Any]) -> httpx.Resp
 
 def _words(answer: httpx.Response) -> str:
     try:
-        return str(answer.json()["error"]["message"])
+        return str(answer.json()["detail"])
     except (ValueError, TypeError, KeyError):  # what answers is not ours, but a proxy perhaps
         return f"HTTP {answer.status_code} {answer.text[:200]}"

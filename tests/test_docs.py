@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from pydantic import BaseModel
 
 from ci import protocol
@@ -28,9 +31,43 @@ def test_every_command_is_documented() -> None:
     missing = [
         point.name
         for point in entry_points(group="shipway.commands")
-        if f"`shipway {point.name}`" not in text
+        if not re.search(f"`shipway {point.name}[` ]", text)
     ]
     assert missing == []
+
+
+def test_every_command_below_another_and_each_of_its_options_is_documented() -> None:
+    """In one row of one table; what every command takes is said once."""
+    text = (ROOT / "docs/reference/commands.md").read_text()
+    missing = []
+    for words, command in _leaves():
+        rows = [row for row in text.splitlines() if re.match(rf"\| `{words}[` ]", row)]
+        options = {opt for param in command.params for opt in param.opts if opt.startswith("--")}
+        lacking = [opt for opt in options - _EVERYWHERE if f"`{opt}`" not in "".join(rows)]
+        is_json = "JSON" in "".join(rows)
+        if len(rows) != 1 or lacking or is_json != ("--json" in options):
+            missing.append((words, lacking))
+    assert missing == []
+
+
+_EVERYWHERE = {"--server", "--json", "--help"}
+
+
+def _leaves() -> Iterator[tuple[str, Any]]:
+    for point in entry_points(group="shipway.commands"):
+        loaded = point.load()
+        app = loaded if isinstance(loaded, typer.Typer) else typer.Typer(add_completion=False)
+        if app is not loaded:
+            app.command(point.name)(loaded)
+        yield from _below(f"shipway {point.name}", typer.main.get_command(app))
+
+
+def _below(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+    below = getattr(command, "commands", {})
+    if not below:
+        yield words, command
+    for name, each in below.items():
+        yield from _below(f"{words} {name}", each)
 
 
 def test_every_module_of_the_walk_exists() -> None:

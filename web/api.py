@@ -8,39 +8,48 @@ from starlette.responses import JSONResponse, Response
 
 from ci.errors import NotFound
 from ci.server import queue
-from ci.server.auth import Action
-from ci.server.models import Attempt, Build, Repo, Runner, Step
-from ci.server.store import codes, views
+from ci.server.models import Attempt, Build, Repo, Step
+from ci.server.store import views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, BuildView, Filter, JobView
 from web.build_page import step_base
 from web.guard import Call
+from web.openapi import Operation, Query, describe
 from web.pages import parse_filter, why
+from web.query import limit, number
+from web.schemas import BuildList, NewBuildAnswer, RepoList, WholeBuild, WholeRepo
 
-MAX_LIMIT = 100
+_LIST = (
+    Query(
+        name="q",
+        says="a filter, as on the page: `repo:api status:failed branch:main`, and words of the title",
+    ),
+    Query(name="before", says="an id: only older builds", is_number=True),
+    Query(name="limit", says="how many; 30 without it", most=100),
+)
 
 
+@describe(Operation(summary="The newest builds of all repos that you may see", answer=BuildList, query=_LIST))
 async def builds(call: Call) -> Response:
-    """`?q=` filters as the page does, `?before=` continues, `?limit=` up to 100."""
     wanted = parse_filter(call.connection.query_params.get("q", "")[:400])
     return await _list(call, wanted, None)
 
 
+@describe(Operation(summary="The newest builds of a repo", answer=BuildList, query=_LIST))
 async def repo_builds(call: Call) -> Response:
     wanted = parse_filter(call.connection.query_params.get("q", "")[:400])
     return await _list(call, wanted, call.repo.id)
 
 
 async def _list(call: Call, wanted: Filter, repo_id: int | None) -> Response:
-    before = _number(call, "before", 0) or None
-    limit = min(_number(call, "limit", 30) or 1, MAX_LIMIT)
+    before, most = number(call, "before", 0) or None, limit(call, default=30, most=100)
 
     def look(c: Connection) -> list[dict[str, Any]]:
-        rows = views.builds(c, call.actor, wanted=wanted, repo_id=repo_id, before_id=before, limit=limit)
+        rows = views.builds(c, call.actor, wanted=wanted, repo_id=repo_id, before_id=before, limit=most)
         return [_build_row(c, call, row) for row in rows]
 
     found = await call.parts.store.read(look)
-    before_next = found[-1]["id"] if len(found) == limit else None
+    before_next = found[-1]["id"] if len(found) == most else None
     return JSONResponse({"builds": found, "before": before_next})
 
 
@@ -83,6 +92,7 @@ def _build(call: Call, repo: Repo, build: Build) -> dict[str, Any]:
     }
 
 
+@describe(Operation(summary="A build with its jobs, their attempts and steps", answer=WholeBuild))
 async def build(call: Call) -> Response:
     return JSONResponse(await _whole(call))
 
@@ -165,12 +175,20 @@ def _step(step: Step, base: str) -> dict[str, Any]:
     }
 
 
+@describe(
+    Operation(
+        summary="Ask for the end of a build; it is cancelled once its containers have ended",
+        answer=WholeBuild,
+        status=202,
+    )
+)
 async def cancel(call: Call) -> Response:
     found = await _whole(call)
     await call.parts.lifecycle.cancel(found["id"], call.actor.name)
     return JSONResponse(await _whole(call), 202)
 
 
+@describe(Operation(summary="A new build of the same event and files", answer=NewBuildAnswer, status=201))
 async def rerun(call: Call) -> Response:
     found = await _whole(call)
     owner, name, number = await call.parts.rerun(found["id"], call.actor.name)
@@ -178,11 +196,13 @@ async def rerun(call: Call) -> Response:
     return JSONResponse({"repo": f"{owner}/{name}", "number": number, "url": url}, 201)
 
 
+@describe(Operation(summary="The repos that you may see", answer=RepoList))
 async def repos(call: Call) -> Response:
     found = await call.parts.store.read(lambda c: views.repos(c, call.actor))
     return JSONResponse({"repos": [_repo(call, row.repo, row.recent) for row in found]})
 
 
+@describe(Operation(summary="A repo and its branches", answer=WholeRepo))
 async def repo(call: Call) -> Response:
     row = await call.parts.store.read(lambda c: views.repo_row(c, call.repo))
     return JSONResponse({**_repo(call, row.repo, row.recent), "branches": list(row.branches)})
@@ -199,46 +219,3 @@ def _repo(call: Call, repo: Repo, recent: tuple[Build, ...]) -> dict[str, Any]:
         "last_build": _build(call, repo, last) if last else None,
         "url": f"{call.parts.url}/r/{path}",
     }
-
-
-async def runners(call: Call) -> Response:
-    """The runners; what they run is named only to an admin."""
-    found = await call.parts.store.read(views.runners)
-    is_named = call.may(Action.MANAGE_RUNNERS)
-    answer = [
-        {
-            **_runner(row.runner),
-            "running": row.load,
-            "jobs": [f"{repo.owner}/{repo.name}/{build.number}/{job.slug}" for job, build, repo in row.work]
-            if is_named
-            else [],
-        }
-        for row in found
-    ]
-    return JSONResponse({"runners": answer})
-
-
-def _runner(runner: Runner) -> dict[str, Any]:
-    return {
-        "id": runner.id,
-        "name": runner.name,
-        "labels": runner.labels,
-        "capacity": runner.capacity,
-        "engine": runner.engine,
-        "software": runner.software,
-        "is_connected": runner.is_connected,
-        "is_draining": runner.is_draining,
-        "seen_at": runner.seen_at,
-    }
-
-
-async def runner_code(call: Call) -> Response:
-    """A new code: one runner can register with it within an hour."""
-    now = call.parts.clock.now()
-    code = await call.parts.store.write(lambda c: codes.new_code(c, codes.RUNNER, now))
-    return JSONResponse({"code": code}, 201)
-
-
-def _number(call: Call, name: str, default: int) -> int:
-    text = call.connection.query_params.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else default

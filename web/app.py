@@ -16,8 +16,9 @@ from starlette.websockets import WebSocket
 
 from ci.errors import NotFound, ShipwayError, Unauthenticated
 from ci.server.auth import ANONYMOUS
+from ci.server.runners import Runners
 from ci.server.store import users
-from web import guard, problems
+from web import etag, guard, problems
 from web.assets import Assets
 from web.build_page import BuildPage
 from web.guard import Call
@@ -25,11 +26,13 @@ from web.live import LiveLog, LiveTopics
 from web.log_page import Sockets
 from web.login import Attempts, Login
 from web.metrics import Metrics
+from web.openapi import Description
 from web.pages import Pages
 from web.parts import Parts
 from web.queue_page import QueuePage
 from web.render import Renderer
 from web.routes import Doors, Entry, table
+from web.runners_api import RunnersApi
 from web.secret_pages import SecretPages
 
 _SECURITY = (
@@ -53,8 +56,10 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
     renderer = Renderer(parts, assets)
     sockets = Sockets(parts)
     metrics = Metrics()
+    runners = Runners(parts.store, parts.bus, parts.clock)
+    description = Description()
     doors = Doors(
-        pages=Pages(renderer),
+        pages=Pages(renderer, runners),
         build=BuildPage(renderer),
         login=Login(renderer, Attempts(parts.clock)),
         assets=assets,
@@ -63,10 +68,14 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
         metrics=metrics,
         queue=QueuePage(renderer),
         secrets=SecretPages(renderer, parts.secrets),
+        runners=RunnersApi(runners),
+        description=description,
         machines=machines,
     )
     edge = _Edge(parts, renderer, metrics)
-    routes = [_route(entry, edge) for entry in table(doors)]
+    entries = table(doors)
+    description.tell(entries)
+    routes = [_route(entry, edge) for entry in entries]
     application = Starlette(routes=routes, exception_handlers={HTTPException: edge.unrouted})
     application.router.redirect_slashes = False
     return _Secured(application)
@@ -108,7 +117,7 @@ class _Edge:
         try:
             call = await guard.identify(request, self._parts)
             answer: Response = await entry.endpoint(await guard.admit(call, entry.policy))
-            return answer
+            return etag.answer(request, answer) if entry.path.startswith("/api/") else answer
         except ShipwayError as error:
             return await self._problem(call, error)
         except Exception as error:  # the edge of a request
@@ -158,7 +167,9 @@ class _Edge:
 
 
 def _json(error: ShipwayError) -> Response:
-    return JSONResponse(problems.body(error), problems.status(error), problems.headers(error))
+    return JSONResponse(
+        problems.body(error), problems.status(error), problems.headers(error), problems.MEDIA_TYPE
+    )
 
 
 class _Secured:

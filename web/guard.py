@@ -32,7 +32,7 @@ SESSION_COOKIE = "shipway_session"
 #: For those who are not signed in: what the tokens of their forms are made from.
 FORM_COOKIE = "shipway_form"
 THEME_COOKIE = "shipway_theme"
-MAX_FORM_BYTES = 64 * 1024
+MAX_FORM_BYTES = 256 * 1024
 _FOR_MONITORS = frozenset({"/healthz", "/metrics"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 

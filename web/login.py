@@ -7,14 +7,16 @@ from collections import OrderedDict
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from ci.errors import Invalid, NotFound, ShipwayError, Unauthenticated
+from ci.errors import Conflict, Forbidden, Invalid, NotFound, ShipwayError, Unauthenticated
 from ci.server import auth
 from ci.server.auth import Actor
 from ci.server.clock import Clock
 from ci.server.store import users, views
 from web.guard import FORM_COOKIE, SESSION_COOKIE, THEME_COOKIE, Call
+from web.openapi import Operation, describe
 from web.problems import TooMany, status
 from web.render import THEMES, Renderer
+from web.schemas import FirstAccount, FirstAccountAnswer
 
 _THEME_SECONDS = 5 * 365 * 86400
 
@@ -75,6 +77,15 @@ class Login:
             return await self._setup_page(call, error)
         return await self._open_session(call, user_id, "/")
 
+    @describe(
+        Operation(
+            summary="Make the first account, by the code that the server prints",
+            answer=FirstAccountAnswer,
+            status=201,
+            body=FirstAccount,
+            errors=(Conflict, Forbidden, TooMany),
+        )
+    )
     async def setup_by_program(self, call: Call) -> Response:
         """The same by JSON; answers with a token, as there is no browser to sign in."""
         user_id = await self._make_first_account(call)

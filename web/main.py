@@ -93,7 +93,7 @@ async def _serve(settings: Settings) -> None:
     server = Server(settings)
     await server.start()
     embedded = EmbeddedRunner(server, own_url) if settings.runner != "off" else None
-    http = _HTTP(_uvicorn_config(_application(server, own_url)))
+    http = _HTTP(_uvicorn_config(application(server, own_url)))
     signals = _end_on_signals(http)
     try:
         async with _running(embedded):
@@ -105,7 +105,8 @@ async def _serve(settings: Settings) -> None:
             await embedded.leave(is_interrupted=signal.SIGINT in signals)
 
 
-def _application(server: Server, own_url: str) -> ASGIApp:
+def application(server: Server, own_url: str) -> ASGIApp:
+    """All that answers on the port; `own_url` is where this machine's own programs reach us."""
     parts = Parts(
         store=server.store,
         bus=server.bus,

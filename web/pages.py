@@ -9,13 +9,14 @@ from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
-from ci.errors import Invalid, NotFound
+from ci.errors import Invalid
 from ci.server import queue
 from ci.server.auth import Action
 from ci.server.forges.base import parse_push
 from ci.server.logs import LogKey
 from ci.server.models import Build, Inbox, Job, Repo, Step
-from ci.server.store import codes, jobs, runners, views
+from ci.server.runners import Runners
+from ci.server.store import jobs, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, Filter
 from ci.status import Status
@@ -92,8 +93,9 @@ def _with_lines(parts: Parts, rows: Sequence[BuildRow]) -> list[Listed]:
 
 
 class Pages:
-    def __init__(self, renderer: Renderer) -> None:
+    def __init__(self, renderer: Renderer, runners: Runners) -> None:
         self._renderer = renderer
+        self._runners = runners
 
     async def home(self, call: Call) -> Response:
         query = call.request.query_params.get("q", "").strip()[:400]
@@ -173,19 +175,11 @@ class Pages:
         return await self._renderer.page(call, "runners.html", code=code, may_manage=may_manage, **found)
 
     async def new_runner_code(self, call: Call) -> Response:
-        now = call.parts.clock.now()
-        code = await call.parts.store.write(lambda c: codes.new_code(c, codes.RUNNER, now))
-        return await self._runners_page(call, code)
+        return await self._runners_page(call, await self._runners.new_code(call.actor))
 
     async def drain(self, call: Call) -> Response:
-        runner_id = int(call.path("id"))
-        is_draining = call.field("take") != "yes"
-        is_there = await call.parts.store.write(
-            lambda c: runners.drain(c, runner_id, is_draining=is_draining)
-        )
-        if not is_there:
-            raise NotFound("there is no such runner")
-        call.parts.bus.publish("runners", f"runner:{runner_id}")
+        change = self._runners.resume if call.field("take") == "yes" else self._runners.drain
+        await change(int(call.path("id")), call.actor)
         return RedirectResponse("/runners", 303)
 
 

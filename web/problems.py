@@ -1,4 +1,4 @@
-"""The one map from our errors to HTTP: JSON for programs, a page for people."""
+"""The one map from our errors to HTTP: RFC 9457 problem details for programs, a page for people."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from ci.errors import (
 )
 
 log = logging.getLogger(__name__)
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:shipway:problem:"
 
 
 class TooMany(Unavailable):
@@ -62,8 +64,12 @@ STATUS: tuple[tuple[type[ShipwayError], HTTPStatus], ...] = (
 
 
 def status(error: ShipwayError) -> HTTPStatus:
+    return status_of(type(error))
+
+
+def status_of(kind: type[ShipwayError]) -> HTTPStatus:
     return next(
-        (found for kind, found in STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR
+        (found for above, found in STATUS if issubclass(kind, above)), HTTPStatus.INTERNAL_SERVER_ERROR
     )
 
 
@@ -75,12 +81,36 @@ def headers(error: ShipwayError) -> dict[str, str]:
     return {}
 
 
+#: What each `code` means, whatever it is about.
+TITLES: dict[str, str] = {
+    "invalid": "What you sent is wrong",
+    "config": "The pipeline file cannot be used",
+    "unauthenticated": "We do not know who you are",
+    "forbidden": "You may not do this",
+    "not_found": "It does not exist, or you may not know that it does",
+    "method_not_allowed": "Nothing here answers to this method",
+    "conflict": "The state has moved on",
+    "too_large": "The body is too large",
+    "no_such_range": "The log does not have these bytes",
+    "too_many": "Asked too often",
+    "unavailable": "Not now; come again",
+    "rate_limited": "A forge lets us ask again later only",
+    "internal": "Something broke on our side",
+}
+
+
 def body(error: ShipwayError) -> dict[str, object]:
-    """What a program reads; docs/reference/api.md promises it."""
-    found: dict[str, object] = {"code": error.code, "message": str(error)}
+    """The problem as RFC 9457 has it, and beside it our stable `code`; docs/reference/api.md promises it."""
+    found: dict[str, object] = {
+        "type": TYPE_PREFIX + error.code,
+        "title": TITLES[error.code],
+        "status": status(error).value,
+        "detail": str(error),
+        "code": error.code,
+    }
     if isinstance(error, ConfigError):
         found["problems"] = [vars(problem) for problem in error.problems]
-    return {"error": found}
+    return found
 
 
 def internal(error: Exception) -> Internal:

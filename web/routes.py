@@ -17,8 +17,10 @@ from web.guard import Call, Policy
 from web.live import LiveLog, LiveTopics
 from web.login import Login
 from web.metrics import Metrics
+from web.openapi import Description
 from web.pages import Pages
 from web.queue_page import QueuePage
+from web.runners_api import RunnersApi
 from web.secret_pages import SecretPages
 
 Endpoint = Callable[[Call], Awaitable[Response]]
@@ -81,6 +83,8 @@ class Doors:
     metrics: Metrics
     queue: QueuePage
     secrets: SecretPages
+    runners: RunnersApi
+    description: Description
     machines: tuple[Entry, ...] = ()
 
 
@@ -102,7 +106,7 @@ def _secret_entries(pages: SecretPages) -> Iterator[Entry]:
 
 
 def table(doors: Doors) -> tuple[Entry, ...]:
-    pages, build, login = doors.pages, doors.build, doors.login
+    pages, build, login, runners = doors.pages, doors.build, doors.login, doors.runners
     return (
         # pages
         get("/", pages.home, Policy.PUBLIC),
@@ -148,8 +152,14 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         get(_API_BUILD, api.build, Policy.READ),
         post(_API_BUILD + "/cancel", api.cancel, Policy.RUN),
         post(_API_BUILD + "/rerun", api.rerun, Policy.RUN),
-        get("/api/runners", api.runners, Policy.SEE_RUNNERS),
-        post("/api/runners/code", api.runner_code, Policy.MANAGE_RUNNERS),
+        get("/api/runners", runners.list, Policy.SEE_RUNNERS),
+        post("/api/runners/code", runners.code, Policy.MANAGE_RUNNERS),
+        post("/api/runners/{id:int}/pause", runners.pause, Policy.MANAGE_RUNNERS),
+        post("/api/runners/{id:int}/drain", runners.drain, Policy.MANAGE_RUNNERS),
+        post("/api/runners/{id:int}/resume", runners.resume, Policy.MANAGE_RUNNERS),
+        post("/api/runners/{id:int}/remove", runners.remove, Policy.MANAGE_RUNNERS),
+        get("/api/queue", runners.queue, Policy.SEE_RUNNERS),
+        get("/api/openapi.json", doors.description.serve, Policy.PUBLIC),
         # how the server is
         get("/healthz", doors.metrics.health, Policy.PUBLIC),
         get("/metrics", doors.metrics.scrape, Policy.SEE_RUNNERS),

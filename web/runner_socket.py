@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ci import protocol
-from ci.errors import Invalid, ShipwayError, TooLarge, Unavailable
+from ci.errors import Conflict, Forbidden, Invalid, ShipwayError, TooLarge, Unavailable
 from ci.protocol import (
     Accept,
     AskDead,
@@ -41,6 +41,8 @@ from ci.server.lifecycle import Lifecycle
 from ci.server.queue import Queue
 from ci.server.store import meta, runners
 from ci.server.store.database import Connection, Store
+from web import schemas
+from web.openapi import Operation, describe
 
 HELLO_SECONDS = 30.0
 MAX_MESSAGE_CHARS = 1 << 20
@@ -82,6 +84,15 @@ class RunnerDoor:
         self._lifecycle = lifecycle
         self._sessions: dict[int, _Session] = {}
 
+    @describe(
+        Operation(
+            summary="Register a runner with a code; it keeps the credential",
+            answer=schemas.RegistrationAnswer,
+            status=201,
+            body=schemas.Registration,
+            errors=(Conflict, Forbidden),
+        )
+    )
     async def register(self, request: Request) -> Response:
         registration = await _registration(request)
         now = self._clock.now()

@@ -6,17 +6,51 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from ci.errors import Invalid
+from ci.errors import Invalid, NotFound
 from ci.event import Kind
 from ci.server.models import Secret
 from ci.server.secrets import Filters, Secrets
 from ci.server.store import secrets as rows
 from ci.server.store.database import Connection
 from web.guard import Call
+from web.openapi import Operation, describe
 from web.problems import status
 from web.render import Renderer
+
+_NAME = {"secret": "the name, in capitals or small letters"}
+
+
+class SecretBody(BaseModel):
+    """Empty lists forbid nothing."""
+
+    value: str
+    events: list[str] = []
+    images: list[str] = []
+    steps: list[str] = []
+
+
+class SecretFacts(BaseModel):
+    name: str
+    events: list[str]
+    images: list[str]
+    steps: list[str]
+    is_weak: bool = Field(description="too short or too common to protect much")
+    created_at: float = Field(description="seconds since 1970 (UTC)")
+    changed_at: float
+    changed_by: str
+    used_at: float | None
+    used_in: str = Field(description="path of the build that used it last: owner/name/12")
+
+
+class StoredSecret(SecretFacts):
+    warning: str = Field(description="why the value is weak, or nothing")
+
+
+class SecretList(BaseModel):
+    secrets: list[SecretFacts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +128,21 @@ class SecretPages:
 
     # --- programs -----------------------------------------------------------------------------------
 
+    @describe(Operation(summary="The secrets of a place, without their values", answer=SecretList))
     async def api_list(self, call: Call) -> Response:
         place = scope_of(call).place
         found = await call.parts.store.read(lambda c: rows.at(c, place))
         return JSONResponse({"secrets": [_json(row) for row in found]})
 
+    @describe(
+        Operation(
+            summary="Set a secret, or set it anew",
+            answer=StoredSecret,
+            body=SecretBody,
+            path=_NAME,
+            errors=(Invalid,),
+        )
+    )
     async def api_put(self, call: Call) -> Response:
         scope, name = scope_of(call), call.path("secret")
         warning = await self._put(call, scope, name)
@@ -106,6 +150,7 @@ class SecretPages:
         assert row is not None
         return JSONResponse({**_json(row), "warning": warning})
 
+    @describe(Operation(summary="Remove a secret", answer=None, status=204, path=_NAME, errors=(NotFound,)))
     async def api_remove(self, call: Call) -> Response:
         await self._secrets.remove(scope_of(call).place, call.path("secret"), call.actor)
         return Response(status_code=204)

@@ -13,9 +13,14 @@ from ci.errors import Invalid
 from ci.server.config import Settings
 from ci.server.wiring import Server
 
-repo = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, help="Add a repo that lives elsewhere."
+admin = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="What an administrator does on the server's own machine, in its data folder.",
 )
+repo = typer.Typer(no_args_is_help=True, help="Repos of this server.")
+admin.add_typer(repo, name="repo")
 
 
 @repo.callback()

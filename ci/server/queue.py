@@ -13,6 +13,7 @@ a standstill the sockets are still full of heartbeats, so the first pass after o
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass
 from itertools import islice
 
 from ci.event import Event
@@ -46,11 +47,12 @@ class Queue:
         self._last_tick = float("-inf")
 
     async def take(self, runner_id: int, free: int) -> list[Assign]:
-        """Lease up to `free` jobs whose labels the runner has, oldest first; none while it drains."""
+        """Lease up to `free` jobs whose labels the runner has, oldest first; none while it drains or is
+        paused."""
 
         def lease(connection: Connection) -> list[tuple[Job, Assign | None]]:
             runner = runners.find(connection, runner_id)
-            if runner is None or runner.is_draining:
+            if runner is None or runner.is_draining or runner.is_paused:
                 return []
             # An offer may have crossed an Assign on the wire: what is leased counts, not what was said.
             places = min(free, runner.capacity - len(jobs.leased_to(connection, runner_id)))
@@ -177,33 +179,69 @@ def _is_number(text: str) -> bool:
 # --- why it waits (law 10) --------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Why a job does not run and what would help, as sentences; both empty for one that does or has ended."""
+
+    why: str = ""
+    help: str = ""
+
+
 def why_waiting(connection: Connection, job: Job) -> str:
     """The sentence for a job that does not run; empty for one that does or has ended."""
+    return explain(connection, job).why
+
+
+def explain(connection: Connection, job: Job) -> Wait:
+    if job.status == Status.BLOCKED.value:
+        return Wait(why=job.reason, help="a person must act: open the build")
+    if job.status == Status.WAITING.value:
+        return Wait(why=job.reason, help="nothing to do: it starts when what it waits for has ended")
     if job.status != Status.PENDING.value:
-        return job.reason if job.status in (Status.BLOCKED.value, Status.WAITING.value) else ""
+        return Wait()
     everyone = runners.all_runners(connection)
     if job.runner_id is not None:
         name = next((runner.name for runner in everyone if runner.id == job.runner_id), "a runner")
-        return f"offered to {name}, which has not answered yet"
+        return Wait(
+            why=f"offered to {name}, which has not answered yet", help="nothing to do: it answers or loses it"
+        )
     if not everyone:
-        return "no runner is registered yet: add one on the page Runners"
+        return Wait(
+            why="no runner is registered yet: add one on the page Runners",
+            help="make a code with `shipway runners code` and start a runner with it",
+        )
     wanted = job.spec.get("labels") or {}
     fit = [runner for runner in everyone if jobs.is_fit(wanted, runner.labels)]
     if not fit:
         needs = ", ".join(f"{name}={value}" for name, value in sorted(wanted.items()))
-        return f"no runner matches: the job needs the label {needs}"
-    return _why_busy(connection, job, fit)
+        flags = " ".join(f"--label {name}={value}" for name, value in sorted(wanted.items()))
+        return Wait(
+            why=f"no runner matches: the job needs the label {needs}",
+            help=f"start a runner with {flags}, or change `labels` in the pipeline",
+        )
+    return _explain_busy(connection, job, fit)
 
 
-def _why_busy(connection: Connection, job: Job, fit: list[Runner]) -> str:
+def _explain_busy(connection: Connection, job: Job, fit: list[Runner]) -> Wait:
     names = ", ".join(runner.name for runner in fit[:5])
     connected = [runner for runner in fit if runner.is_connected]
     if not connected:
-        return f"no runner that matches is connected ({names})"
+        return Wait(why=f"no runner that matches is connected ({names})", help=f"start one of them: {names}")
     if not any(runner.capacity for runner in connected):  # that is how a runner says it has no engine
-        return f"no engine on runner {connected[0].name}: {connected[0].engine}"
-    if all(runner.is_draining for runner in connected):
-        return f"every runner that matches is draining ({names})"
+        return Wait(
+            why=f"no engine on runner {connected[0].name}: {connected[0].engine}",
+            help=f"start the Docker engine on {connected[0].name}; the runner looks again every 10 s",
+        )
+    resting = [runner for runner in connected if runner.is_draining or runner.is_paused]
+    if len(resting) == len(connected):
+        states = {"paused" if runner.is_paused else "draining" for runner in resting}
+        return Wait(
+            why=f"every runner that matches is {' or '.join(sorted(states))} ({names})",
+            help=f"let one take jobs again: `shipway runners resume {resting[0].name}`",
+        )
     ahead = jobs.pending_before(connection, job.id or 0)
     queued = f"; {ahead} older {'job waits' if ahead == 1 else 'jobs wait'} too" if ahead else ""
-    return f"waiting for a free place on {names}{queued}"
+    return Wait(
+        why=f"waiting for a free place on {names}{queued}",
+        help="it starts when a job there ends; another runner, or more --capacity, makes it sooner",
+    )

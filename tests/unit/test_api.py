@@ -74,4 +74,11 @@ async def test_repos_and_runners_are_listed(made: Made) -> None:
 async def test_what_is_wrong_is_one_object_with_a_code_and_a_sentence(made: Made) -> None:
     answer = await made[1].get("/api/repos/ada/api/builds/999")
     assert answer.status_code == 404
-    assert answer.json() == {"error": {"code": "not_found", "message": "ada/api has no build 999"}}
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json() == {
+        "type": "urn:shipway:problem:not_found",
+        "title": "It does not exist, or you may not know that it does",
+        "status": 404,
+        "detail": "ada/api has no build 999",
+        "code": "not_found",
+    }

@@ -34,7 +34,9 @@ def test_a_wrong_value_of_a_flag_is_wrong_use(tmp_path: Path) -> None:
 
 
 def test_a_repo_is_added_to_a_server_that_exists_and_makes_none(tmp_path: Path) -> None:
-    code, said = shipway(tmp_path, "repo", "add", "team/app", "--clone-url", "https://git.example.org/app")
+    code, said = shipway(
+        tmp_path, "admin", "repo", "add", "team/app", "--clone-url", "https://git.example.org/app"
+    )
     assert code == 2
     assert f"no server has its data in {tmp_path / 'shipway-data'}" in said
     assert not any(tmp_path.iterdir())

@@ -67,7 +67,7 @@ async def test_a_bearer_token_needs_no_form_token_and_a_wrong_one_is_refused(sce
     async with scene.client("shipway_wrong") as client:
         answer = await client.get("/api/runners")
         assert answer.status_code == 401
-        assert answer.json()["error"]["code"] == "unauthenticated"
+        assert answer.json()["code"] == "unauthenticated"
 
 
 async def test_json_of_another_site_is_refused_even_with_the_cookie(scene: Scene) -> None:
@@ -183,7 +183,7 @@ async def test_an_unexpected_error_shows_an_id_and_nothing_else(
         await scene.store.write(lambda c: c.exec_driver_sql("ALTER TABLE runner RENAME TO gone"))
         answer = await client.get("/api/runners")
         assert answer.status_code == 500
-        message = answer.json()["error"]["message"]
+        message = answer.json()["detail"]
     incident = message.rsplit(" ", 1)[1]
     assert "no such table" not in message and f"incident={incident}" in caplog.text
     await scene.store.write(lambda c: c.exec_driver_sql("ALTER TABLE gone RENAME TO runner"))

@@ -20,7 +20,19 @@ class _Anything:
         return _Anything()
 
 
-_NAMES = ("pages", "build", "login", "assets", "live_log", "live_topics", "metrics", "queue", "secrets")
+_NAMES = (
+    "pages",
+    "build",
+    "login",
+    "assets",
+    "live_log",
+    "live_topics",
+    "metrics",
+    "queue",
+    "secrets",
+    "runners",
+    "description",
+)
 TABLE = table(Doors(**dict.fromkeys(_NAMES, cast("Any", _Anything()))))
 PAGES = [entry for entry in TABLE if entry.kind == "page"]
 
@@ -82,6 +94,10 @@ def test_each_thing_that_can_be_done_is_for_those_who_may() -> None:
         "/api/repos/{owner}/{name}/builds/{number:int}/cancel": Policy.RUN,
         "/api/repos/{owner}/{name}/builds/{number:int}/rerun": Policy.RUN,
         "/api/runners/code": Policy.MANAGE_RUNNERS,
+        "/api/runners/{id:int}/pause": Policy.MANAGE_RUNNERS,
+        "/api/runners/{id:int}/drain": Policy.MANAGE_RUNNERS,
+        "/api/runners/{id:int}/resume": Policy.MANAGE_RUNNERS,
+        "/api/runners/{id:int}/remove": Policy.MANAGE_RUNNERS,
     }
 
 
@@ -144,5 +160,5 @@ def _without_tokens(text: str) -> str:
 async def test_an_address_that_is_none_is_404_and_a_wrong_method_405(scene: Scene) -> None:
     async with scene.client() as client:
         assert (await client.get("/nothing/here")).status_code == 404
-        assert (await client.get("/api/nothing")).json()["error"]["code"] == "not_found"
+        assert (await client.get("/api/nothing")).json()["code"] == "not_found"
         assert (await client.delete("/api/builds")).status_code == 405

@@ -82,7 +82,7 @@ def test_a_code_is_traded_once_for_a_credential_that_only_its_owner_reads(
 def test_a_refused_code_keeps_nothing_and_says_the_servers_words(
     registrar: Registrar, tmp_path: Path
 ) -> None:
-    registrar.answer = (401, {"error": {"code": "forbidden", "message": "this code was used already"}})
+    registrar.answer = (401, {"code": "forbidden", "detail": "this code was used already"})
     with pytest.raises(Unauthenticated, match="this code was used already"):
         credential.register(settings(registrar.url, tmp_path), "old")
     assert list(tmp_path.iterdir()) == []

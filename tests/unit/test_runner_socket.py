@@ -43,6 +43,8 @@ from ci.protocol import (
     Take,
     Welcome,
 )
+from ci.server.auth import ANONYMOUS
+from ci.server.runners import Runners
 from ci.server.store import codes, runners
 from ci.status import Status
 from tests.unit.world import Core, core, job_ended, spec
@@ -258,6 +260,21 @@ async def test_cancel_and_drain_reach_a_runner_at_once_and_once(world: World) ->
         await runner.say(Record(lease=assigned.lease, seq=0, change=job_ended(Status.CANCELLED)))
         await runner.hear(Recorded)
         await runner.hear(Released)
+
+
+async def test_a_removed_runner_is_told_so_at_once_and_cannot_come_back(world: World) -> None:
+    build = await world.core.build()
+    async with world.runner() as runner:
+        await runner.hear(Welcome)
+        await runner.begin()
+        core = world.core
+        await Runners(core.store, core.bus, core.clock).remove(1, ANONYMOUS)
+        assert await runner.closed() == (1008, "this runner was removed from the server")
+    with pytest.raises(websockets.InvalidStatus, match="401"):
+        async with world.runner():
+            pass
+    (job,) = await world.core.jobs_of(build)
+    assert (job.status, job.attempt, job.runner_id) == ("pending", 2, None)
 
 
 async def test_an_acknowledgement_of_a_lease_that_is_over_is_answered_with_dead(world: World) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select, update
 
 from ci.protocol import Change, JobEnded, Lease, LogEnded, StepAsks, StepChanged, Stream
 from ci.server.models import Attempt, Evidence, Job, Step
-from ci.server.store import builds, jobs
+from ci.server.store import builds, jobs, runners
 from ci.server.store.tables import ATTEMPT, EVIDENCE, STEP, add, many, one
 from ci.spec import JobSpec
 from ci.status import Outcome, Status
@@ -147,6 +147,7 @@ def lose(connection: Connection, job: Job, why: str, now: float) -> None:
 
     Not yet acknowledged: it waits again. Ended already, only its log's tail missing: the end counts.
     """
+    runners.count_lost(connection, job.runner_id)
     if not job.is_accepted:
         jobs.let_go(connection, job)
         return

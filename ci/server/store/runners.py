@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from ci.errors import Conflict, Invalid
 from ci.protocol import Hello
 from ci.server import auth
 from ci.server.models import Runner
 from ci.server.store import codes
-from ci.server.store.tables import RUNNER, add_if_new, changed, many, one
+from ci.server.store.tables import ATTEMPT, RUNNER, add_if_new, changed, many, one
 
 MAX_CAPACITY = 1000
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?\Z")
@@ -80,6 +80,31 @@ def drain(connection: Connection, runner_id: int, *, is_draining: bool) -> bool:
     """Whether there is such a runner."""
     mine = RUNNER.c.id == runner_id
     return changed(connection, update(RUNNER).where(mine).values(is_draining=is_draining)) == 1
+
+
+def pause(connection: Connection, runner_id: int) -> bool:
+    """It takes no more jobs until `resume`; whether there is such a runner."""
+    mine = RUNNER.c.id == runner_id
+    return changed(connection, update(RUNNER).where(mine).values(is_paused=True)) == 1
+
+
+def resume(connection: Connection, runner_id: int) -> bool:
+    """It takes jobs again, whether it was paused or draining; whether there is such a runner."""
+    values = {"is_paused": False, "is_draining": False}
+    return changed(connection, update(RUNNER).where(RUNNER.c.id == runner_id).values(**values)) == 1
+
+
+def remove(connection: Connection, runner_id: int) -> bool:
+    """Forget it and its credential; its attempts keep its name. Take its leases back before."""
+    theirs = ATTEMPT.c.runner_id == runner_id
+    connection.execute(update(ATTEMPT).where(theirs).values(runner_id=None))
+    return changed(connection, delete(RUNNER).where(RUNNER.c.id == runner_id)) == 1
+
+
+def count_lost(connection: Connection, runner_id: int | None) -> None:
+    """One more of its leases ended without its word."""
+    more = RUNNER.c.lost_leases + 1
+    connection.execute(update(RUNNER).where(RUNNER.c.id == runner_id).values(lost_leases=more))
 
 
 def seen(connection: Connection, runner_id: int, now: float) -> None:

@@ -396,6 +396,48 @@ def _jobs(connection: Connection, limit: int, *where: ColumnElement[bool]) -> li
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueueRow:
+    """A job that does not run yet: for a free place, for what it depends on, or for a person."""
+
+    job: Job
+    build: Build
+    repo: Repo
+
+
+_QUEUED = [Status.PENDING.value, Status.WAITING.value, Status.BLOCKED.value]
+
+
+def queue(
+    connection: Connection, actor: Actor, *, after_id: int | None = None, limit: int = 100
+) -> list[QueueRow]:
+    """What waits in the repos that the actor may read, the oldest first; `after_id` continues the list."""
+    where = [JOB.c.status.in_(_QUEUED), _seen_by(actor)]
+    if after_id is not None:
+        where.append(JOB.c.id > after_id)
+    statement = _queued(select(JOB)).where(*where).order_by(JOB.c.id).limit(limit)
+    found = many(connection, Job, statement)
+    build_ids = {job.build_id for job in found}
+    rows = {b.id: b for b in many(connection, Build, select(BUILD).where(BUILD.c.id.in_(build_ids)))}
+    repo_ids = {build.repo_id for build in rows.values()}
+    repos = {r.id: r for r in many(connection, Repo, select(REPO).where(REPO.c.id.in_(repo_ids)))}
+    return [
+        QueueRow(job=job, build=rows[job.build_id], repo=repos[rows[job.build_id].repo_id]) for job in found
+    ]
+
+
+def queue_length(connection: Connection, actor: Actor | None = None) -> int:
+    """How many jobs wait: all of them, or those that an actor may read."""
+    statement = _queued(select(func.count()).select_from(JOB)).where(JOB.c.status.in_(_QUEUED))
+    if actor is not None:
+        statement = statement.where(_seen_by(actor))
+    return int(connection.execute(statement).scalar_one())
+
+
+def _queued(statement: Select[Any]) -> Select[Any]:
+    return statement.join(BUILD, BUILD.c.id == JOB.c.build_id).join(REPO, REPO.c.id == BUILD.c.repo_id)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counts:
     """For the bar at the top."""
 

@@ -1,0 +1,1 @@
+"""The commands that speak to a server from anywhere: its JSON API, on a terminal."""
