@@ -16,7 +16,7 @@ SERVER_RINGS = (
     ("wiring",),
     ("inbox",),
     ("trigger", "lifecycle"),
-    ("queue", "outbox", "logs"),
+    ("queue", "outbox", "logs", "people", "account"),
     ("forges",),
     ("credentials", "secrets", "approvals"),
     ("store",),

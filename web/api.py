@@ -10,12 +10,12 @@ from ci.errors import NotFound
 from ci.server import queue
 from ci.server.auth import Action
 from ci.server.models import Attempt, Build, Repo, Runner, Step
-from ci.server.store import codes, views
+from ci.server.store import views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, BuildView, Filter, JobView
 from web.build_page import step_base
 from web.guard import Call
-from web.pages import parse_filter, why
+from web.pages import make_runner_code, parse_filter, why
 
 MAX_LIMIT = 100
 
@@ -234,9 +234,7 @@ def _runner(runner: Runner) -> dict[str, Any]:
 
 async def runner_code(call: Call) -> Response:
     """A new code: one runner can register with it within an hour."""
-    now = call.parts.clock.now()
-    code = await call.parts.store.write(lambda c: codes.new_code(c, codes.RUNNER, now))
-    return JSONResponse({"code": code}, 201)
+    return JSONResponse({"code": await make_runner_code(call)}, 201)
 
 
 def _number(call: Call, name: str, default: int) -> int:

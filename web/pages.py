@@ -10,12 +10,12 @@ from typing import Any
 from starlette.responses import RedirectResponse, Response
 
 from ci.errors import Invalid, NotFound
-from ci.server import queue
+from ci.server import auth, queue
 from ci.server.auth import Action
 from ci.server.forges.base import parse_push
 from ci.server.logs import LogKey
 from ci.server.models import Build, Inbox, Job, Repo, Step
-from ci.server.store import codes, jobs, runners, views
+from ci.server.store import audit, codes, jobs, runners, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, Filter
 from ci.status import Status
@@ -170,23 +170,44 @@ class Pages:
 
         found = await call.parts.store.read(look)
         may_manage = call.may(Action.MANAGE_RUNNERS)
-        return await self._renderer.page(call, "runners.html", code=code, may_manage=may_manage, **found)
+        return await self._renderer.page(
+            call,
+            "runners.html",
+            code=code,
+            may_manage=may_manage,
+            may_read=lambda repo: auth.can(call.actor, Action.READ, repo),
+            **found,
+        )
 
     async def new_runner_code(self, call: Call) -> Response:
-        now = call.parts.clock.now()
-        code = await call.parts.store.write(lambda c: codes.new_code(c, codes.RUNNER, now))
-        return await self._runners_page(call, code)
+        return await self._runners_page(call, await make_runner_code(call))
 
     async def drain(self, call: Call) -> Response:
         runner_id = int(call.path("id"))
         is_draining = call.field("take") != "yes"
-        is_there = await call.parts.store.write(
-            lambda c: runners.drain(c, runner_id, is_draining=is_draining)
-        )
-        if not is_there:
-            raise NotFound("there is no such runner")
+        now = call.parts.clock.now()
+
+        def write(c: Connection) -> None:
+            if not runners.drain(c, runner_id, is_draining=is_draining):
+                raise NotFound("there is no such runner")
+            runner = runners.find(c, runner_id)
+            action = "runner.drain" if is_draining else "runner.undrain"
+            audit.note(c, call.actor, audit.Deed(action=action, object=runner.name if runner else ""), now)
+
+        await call.parts.store.write(write)
         call.parts.bus.publish("runners", f"runner:{runner_id}")
         return RedirectResponse("/runners", 303)
+
+
+async def make_runner_code(call: Call) -> str:
+    """A code with which one runner registers within an hour; the audit log knows who made it."""
+    now = call.parts.clock.now()
+
+    def write(c: Connection) -> str:
+        audit.note(c, call.actor, audit.Deed(action="runner.code", details="works once, within an hour"), now)
+        return codes.new_code(c, codes.RUNNER, now)
+
+    return await call.parts.store.write(write)
 
 
 def _reasons(c: Connection, waiting: Sequence[tuple[Job, Build, Repo]]) -> list[tuple[str, int]]:
