@@ -25,6 +25,7 @@ from ci.errors import Invalid, ShipwayError, Unavailable
 from ci.protocol import Stream
 from ci.server.bus import Bus
 from ci.server.logs import LogKey, Logs
+from web.crowd import Crowd
 
 COALESCE_SECONDS = 0.1
 MAX_TOPICS = 64
@@ -43,18 +44,19 @@ class LiveLog:
         self._logs = logs
         self._find = find
         self._bus = bus
+        self._crowd = Crowd()
 
     async def serve(self, websocket: WebSocket) -> None:
         try:
             job, attempt, step = await self._find(websocket)
             offset = _number(websocket, "offset")
             marks_offset = _number(websocket, "marks")
+            with self._crowd.place(websocket):
+                await websocket.accept()
+                sending = self._send(websocket, LogKey(job, attempt, step), offset, marks_offset)
+                await until_left(websocket, sending, _until_refused(self._bus, lambda: self._find(websocket)))
         except ShipwayError as error:
             await websocket.close(_REFUSED, str(error)[:120])
-            return
-        await websocket.accept()
-        sending = self._send(websocket, LogKey(job, attempt, step), offset, marks_offset)
-        await until_left(websocket, sending, _until_refused(self._bus, lambda: self._find(websocket)))
 
     async def _send(self, websocket: WebSocket, key: LogKey, offset: int, marks_offset: int) -> None:
         marks_key = LogKey(key.job, key.attempt, key.step, Stream.MARKS)
@@ -87,17 +89,18 @@ class LiveTopics:
     def __init__(self, bus: Bus, check: CheckTopics) -> None:
         self._bus = bus
         self._check = check
+        self._crowd = Crowd()
 
     async def serve(self, websocket: WebSocket) -> None:
         try:
             topics = _topics(websocket)
             await self._check(websocket, topics)
+            with self._crowd.place(websocket):
+                await websocket.accept()
+                watching = _until_refused(self._bus, lambda: self._check(websocket, topics))
+                await until_left(websocket, self._send(websocket, topics), watching)
         except ShipwayError as error:
             await websocket.close(_REFUSED, str(error)[:120])
-            return
-        await websocket.accept()
-        watching = _until_refused(self._bus, lambda: self._check(websocket, topics))
-        await until_left(websocket, self._send(websocket, topics), watching)
 
     async def _send(self, websocket: WebSocket, topics: Sequence[str]) -> None:
         changed = frozenset(topics)

@@ -116,9 +116,11 @@ class Sockets:
     async def _admit(self, websocket: WebSocket) -> Call:
         """Asked again while the socket lives: whoever opened it must still be who asks."""
         call = await admit_socket(websocket, self._parts)
-        if not hasattr(websocket.state, "opened_by"):
-            websocket.state.opened_by = call.actor.user_id
-        if call.actor.user_id != websocket.state.opened_by:
+        actor = call.actor
+        visitor = f"person {actor.user_id}" if actor.is_known else f"address {actor.address}"
+        if not hasattr(websocket.state, "visitor"):
+            websocket.state.visitor = visitor
+        if visitor != websocket.state.visitor:
             raise Unauthenticated("this session has ended")
         return call
 

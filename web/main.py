@@ -93,7 +93,7 @@ async def _serve(settings: Settings) -> None:
     server = Server(settings)
     await server.start()
     embedded = EmbeddedRunner(server, own_url) if settings.runner != "off" else None
-    http = _HTTP(_uvicorn_config(_application(server, own_url)))
+    http = _HTTP(_uvicorn_config(_application(server, own_url), settings.trusted_proxies))
     signals = _end_on_signals(http)
     try:
         async with _running(embedded):
@@ -119,7 +119,7 @@ def _application(server: Server, own_url: str) -> ASGIApp:
     return build_app(parts, machines(server, own_url))
 
 
-def _uvicorn_config(application: ASGIApp) -> uvicorn.Config:
+def _uvicorn_config(application: ASGIApp, trusted_proxies: str) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         ws="websockets-sansio",
@@ -129,6 +129,8 @@ def _uvicorn_config(application: ASGIApp) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,  # never from uvicorn's own variable
         lifespan="off",
         timeout_graceful_shutdown=3,
     )
