@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httpx
 from starlette.responses import PlainTextResponse, Response
@@ -21,13 +22,14 @@ from starlette.websockets import WebSocket
 
 from ci.errors import ShipwayError
 from ci.server.auth import Role
+from ci.server.clock import Clock
 from ci.server.config import Settings
-from ci.server.store import members, sessions
+from ci.server.store import members, meta, sessions
 from ci.server.store.database import Connection
 from ci.server.wiring import Server
 from tests.scene import Done, Scene
 from web import guard
-from web.app import Edge, serve_table
+from web.app import Edge, build_app, serve_table
 from web.assets import Assets
 from web.guard import FORM_COOKIE, SESSION_COOKIE, Call, Policy, admit_socket
 from web.machines import machines
@@ -85,6 +87,10 @@ class Town:
         stubs = [_stub(entry, parts) for entry in self.table]
         return serve_table(stubs, Edge(parts, Renderer(parts, Assets()), Metrics()))
 
+    def real(self) -> ASGIApp:
+        """The whole server as it is."""
+        return build_app(self.scene.parts(), machines(self.server, URL))
+
     @contextlib.asynccontextmanager
     async def visit(self, application: ASGIApp, visitor: str) -> AsyncIterator[httpx.AsyncClient]:
         transport = httpx.ASGITransport(app=application, client=("127.0.0.1", 5000))
@@ -131,10 +137,10 @@ async def _reached_socket(parts: Parts, websocket: WebSocket) -> None:
 
 
 @contextlib.asynccontextmanager
-async def town(folder: Path) -> AsyncIterator[Town]:
-    scene = Scene(folder)
+async def town(folder: Path, clock: Clock | None = None) -> AsyncIterator[Town]:
+    scene = Scene(folder, clock)
     await scene.open()
-    server = Server(Settings.load({}, {"data_dir": str(folder), "url": URL}, folder))
+    server = Server(Settings.load({}, {"data_dir": str(folder), "url": URL}, folder), scene.clock)
     await server.store.open()
     try:
         yield await _settle(scene, server)
@@ -152,6 +158,7 @@ async def _settle(scene: Scene, server: Server) -> Town:
     now = scene.clock.now()
 
     def settle(c: Connection) -> dict[str, str]:
+        meta.server_id(c, now)
         for repo_id in (1, 2):
             for name, role in ROLES.items():
                 members.set_role(c, repo_id, name, role, now)
@@ -163,24 +170,53 @@ async def _settle(scene: Scene, server: Server) -> Town:
     return Town(scene=scene, server=server, table=whole, cookies=cookies, tokens=tokens)
 
 
-async def socket_opens(application: ASGIApp, path: str, cookies: dict[str, str], origin: str = URL) -> bool:
-    """Whether a browser's socket is accepted; spoken in ASGI, without a network."""
-    path, _, query = path.partition("?")
-    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
-    headers = [(b"host", b"127.0.0.1:8000"), (b"origin", origin.encode()), (b"cookie", cookie.encode())]
-    scope = {
-        "type": "websocket",
+def _scope(kind: str, target: str, headers: dict[str, str]) -> dict[str, Any]:
+    """What uvicorn makes of a request's first line and headers; nothing is tidied up."""
+    path, _, query = target.partition("?")
+    return {
+        "type": kind,
         "asgi": {"version": "3.0"},
-        "path": path,
+        "http_version": "1.1",
+        "method": "GET",
+        "path": unquote(path),
         "raw_path": path.encode(),
         "query_string": query.encode(),
         "root_path": "",
-        "scheme": "ws",
-        "headers": headers,
+        "scheme": "ws" if kind == "websocket" else "http",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         "client": ("127.0.0.1", 5000),
         "server": ("127.0.0.1", 8000),
         "subprotocols": [],
     }
+
+
+def _cookie(cookies: dict[str, str]) -> str:
+    return "; ".join(f"{name}={value}" for name, value in cookies.items())
+
+
+async def raw_get(application: ASGIApp, target: str, cookies: dict[str, str]) -> tuple[int, str, str]:
+    """(status, location, body) of a GET whose target goes as it is, which clients would tidy up."""
+    headers = {"host": "127.0.0.1:8000", "accept": "text/html", "cookie": _cookie(cookies)}
+    said: list[Any] = []
+    to_come = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Any:
+        return to_come.pop(0) if to_come else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await application(_scope("http", target, headers), receive, send)
+    location = dict(said[0]["headers"]).get(b"location", b"").decode()
+    body = b"".join(message.get("body", b"") for message in said[1:])
+    return said[0]["status"], location, body.decode(errors="replace")
+
+
+async def socket_opens(application: ASGIApp, target: str, cookies: dict[str, str], origin: str = URL) -> bool:
+    """Whether a browser's socket is accepted; spoken in ASGI, without a network. No origin: none is sent."""
+    headers = {"host": "127.0.0.1:8000", "cookie": _cookie(cookies)}
+    if origin:
+        headers["origin"] = origin
     to_come = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1005}]
     said: list[str] = []
 
@@ -190,5 +226,5 @@ async def socket_opens(application: ASGIApp, path: str, cookies: dict[str, str],
     async def send(message: Any) -> None:
         said.append(message["type"])
 
-    await application(scope, receive, send)
+    await application(_scope("websocket", target, headers), receive, send)
     return said[:1] == ["websocket.accept"]

@@ -29,6 +29,7 @@ from web.crowd import Crowd
 
 COALESCE_SECONDS = 0.1
 MAX_TOPICS = 64
+MAX_MESSAGE_BYTES = 4096
 MAX_MESSAGES = 100  #: from a browser, before its socket is closed
 _OFFSET = struct.Struct("!Q")
 _ENDED, _REFUSED, _RESTART = 1000, 1008, 1012
@@ -152,10 +153,14 @@ async def until_left(
 async def _receive_all(websocket: WebSocket) -> bool:
     """Until the other side leaves. True: it talks, though a browser has nothing to say here."""
     for _ in range(MAX_MESSAGES):
-        with suppress(WebSocketDisconnect):
-            if (await websocket.receive())["type"] != "websocket.disconnect":
-                continue
-        return False
+        try:
+            message = await websocket.receive()
+        except WebSocketDisconnect:
+            return False
+        if message["type"] == "websocket.disconnect":
+            return False
+        if len(message.get("text") or message.get("bytes") or b"") > MAX_MESSAGE_BYTES:
+            return True
     return True
 
 

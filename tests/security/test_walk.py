@@ -9,24 +9,16 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-import pytest
 
-from tests.walk import ORIGIN, REPOS, VISITORS, Town, is_of_a_repo, path_of, socket_opens, town
+from tests.walk import ORIGIN, REPOS, VISITORS, Town, is_of_a_repo, path_of, socket_opens
 from web.guard import Policy
 from web.routes import Entry
 
 GOLDEN = Path(__file__).parents[1] / "golden/routes.txt"
 _WORDS = {401: "sign-in", 403: "no", 404: "hidden"}
-
-
-@pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[Town]:
-    async with town(tmp_path) as found:
-        yield found
 
 
 def word(answer: httpx.Response) -> str:
