@@ -30,10 +30,11 @@ from ci.server.lifecycle import Lifecycle
 from ci.server.logs import LogKey, Logs
 from ci.server.models import Attempt, Inbox, Runner
 from ci.server.secrets import Secrets
-from ci.server.store import builds, repos, users
+from ci.server.store import builds, repos, tokens, users
 from ci.server.store.builds import NewBuild
 from ci.server.store.database import Store
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, REPO, RUNNER, STEP, add
+from ci.server.store.tokens import NewToken
 from ci.server.vault import Vault
 from ci.spec import JobSpec, StepKind, StepSpec
 from ci.status import Outcome, Status
@@ -125,7 +126,7 @@ class Scene:
 
         def make(c: Connection) -> str:
             user_id = users.add_user(c, name=name, password_hash=password_hash, is_admin=is_admin, now=now)
-            return users.add_token(c, user_id, "test", now)
+            return tokens.add_token(c, user_id, NewToken(name="test"), now)
 
         return await self.store.write(make)
 

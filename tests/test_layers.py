@@ -16,7 +16,7 @@ SERVER_RINGS = (
     ("wiring",),
     ("inbox",),
     ("trigger", "lifecycle"),
-    ("queue", "runners", "outbox", "logs"),
+    ("queue", "runners", "outbox", "logs", "people", "account"),
     ("forges",),
     ("credentials", "secrets", "approvals"),
     ("store",),

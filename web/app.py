@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from urllib.parse import urlencode
 
@@ -15,20 +15,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ci.errors import NotFound, ShipwayError, Unauthenticated
+from ci.server.account import Account
 from ci.server.auth import ANONYMOUS
+from ci.server.people import People
 from ci.server.runners import Runners
 from ci.server.store import users
 from web import etag, guard, problems
+from web.account_pages import AccountPages
 from web.assets import Assets
+from web.attempts import Attempts
+from web.audit_pages import AuditPages
 from web.build_page import BuildPage
 from web.guard import Call
 from web.live import LiveLog, LiveTopics
 from web.log_page import Sockets
-from web.login import Attempts, Login
+from web.login import Login
+from web.member_pages import MemberPages
 from web.metrics import Metrics
 from web.openapi import Description
 from web.pages import Pages
 from web.parts import Parts
+from web.people_pages import PeoplePages
 from web.queue_page import QueuePage
 from web.render import Renderer
 from web.routes import Doors, Entry, table
@@ -58,12 +65,19 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
     metrics = Metrics()
     runners = Runners(parts.store, parts.bus, parts.clock)
     description = Description()
+    attempts = Attempts(parts.clock)
+    account = Account(parts.store, parts.bus, parts.clock)
+    people = People(parts.store, parts.bus, parts.clock)
     doors = Doors(
         pages=Pages(renderer, runners),
         build=BuildPage(renderer),
-        login=Login(renderer, Attempts(parts.clock)),
+        login=Login(renderer, account, attempts),
+        account=AccountPages(renderer, account, attempts),
+        people=PeoplePages(renderer, people),
+        members=MemberPages(renderer, people),
+        audit=AuditPages(renderer),
         assets=assets,
-        live_log=LiveLog(parts.logs, sockets.find),
+        live_log=LiveLog(parts.logs, sockets.find, parts.bus),
         live_topics=LiveTopics(parts.bus, sockets.check),
         metrics=metrics,
         queue=QueuePage(renderer),
@@ -72,16 +86,20 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
         description=description,
         machines=machines,
     )
-    edge = _Edge(parts, renderer, metrics)
     entries = table(doors)
     description.tell(entries)
+    return serve_table(entries, Edge(parts, renderer, metrics))
+
+
+def serve_table(entries: Sequence[Entry], edge: Edge) -> ASGIApp:
+    """The application of some rows."""
     routes = [_route(entry, edge) for entry in entries]
     application = Starlette(routes=routes, exception_handlers={HTTPException: edge.unrouted})
     application.router.redirect_slashes = False
     return _Secured(application)
 
 
-def _route(entry: Entry, edge: _Edge) -> BaseRoute:
+def _route(entry: Entry, edge: Edge) -> BaseRoute:
     if entry.kind == "mount":
         return Mount(entry.path, entry.endpoint)
     if entry.kind == "socket":
@@ -95,7 +113,7 @@ async def _serve_socket(entry: Entry, websocket: WebSocket) -> None:
     await entry.endpoint(websocket)
 
 
-class _Edge:
+class Edge:
     """Where errors become answers."""
 
     def __init__(self, parts: Parts, renderer: Renderer, metrics: Metrics) -> None:

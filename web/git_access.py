@@ -10,9 +10,10 @@ from ci.server.auth import ANONYMOUS, Action, Actor, NewPlace
 from ci.server.inbox import Inbox
 from ci.server.models import Repo
 from ci.server.queue import CLONE_USER, Queue
-from ci.server.store import repos, users
+from ci.server.store import repos
 from ci.server.store.database import Store
 from web.git_http import Access
+from web.identity import Identity
 from web.push import Push, Pushes
 
 
@@ -20,8 +21,9 @@ class GitAccess:
     """The `Authorise` of web/git_http. A person comes with a token; a job comes with its lease's own, which
     reads one repo. A repo that does not exist yet is made by the first push of someone who may."""
 
-    def __init__(self, store: Store, inbox: Inbox, queue: Queue, pushes: Pushes) -> None:
+    def __init__(self, store: Store, inbox: Inbox, queue: Queue, pushes: Pushes, identity: Identity) -> None:
         self._store = store
+        self._identity = identity
         self._inbox = inbox
         self._queue = queue
         self._pushes = pushes
@@ -40,12 +42,7 @@ class GitAccess:
         return await self._access(repo, actor, writes)
 
     async def _actor(self, password: str) -> Actor:
-        if not password:
-            return ANONYMOUS
-        actor = await self._store.read(lambda connection: users.actor_of_token(connection, password))
-        if actor is None:
-            raise Unauthenticated("this token is not known; your account page makes one")
-        return actor
+        return await self._identity.of_token(password, "") if password else ANONYMOUS
 
     async def _job(self, repo: Repo | None, token: str) -> Access:
         if repo is None or not await self._queue.check_clone_token(repo.id or 0, token):

@@ -23,9 +23,10 @@ from starlette.websockets import WebSocket
 
 from ci.errors import Forbidden, Invalid, NotFound, TooLarge, Unauthenticated
 from ci.server import auth
-from ci.server.auth import ANONYMOUS, Action, Actor
+from ci.server.auth import Action, Actor
 from ci.server.models import Repo
 from ci.server.store import repos, users
+from web.identity import Identity
 from web.parts import Parts
 
 SESSION_COOKIE = "shipway_session"
@@ -41,6 +42,7 @@ class Policy(StrEnum):
     PUBLIC = "public"  #: anybody; what is shown depends on who looks
     SETUP = "setup"  #: anybody, while there is no account
     SIGNED_IN = "signed-in"
+    MANAGE_ACCOUNT = "account:manage"  #: one's own
     READ = "repo:read"
     RUN = "repo:run"  #: start, cancel, rerun, resolve
     APPROVE = "repo:approve"
@@ -67,6 +69,7 @@ _ACTIONS = {
     Policy.APPROVE: Action.APPROVE,
     Policy.ADMINISTER: Action.ADMINISTER,
     Policy.ADMINISTER_OWNER: Action.ADMINISTER_OWNER,
+    Policy.MANAGE_ACCOUNT: Action.MANAGE_ACCOUNT,
     Policy.SEE_RUNNERS: Action.SEE_RUNNERS,
     Policy.MANAGE_RUNNERS: Action.MANAGE_RUNNERS,
     Policy.MANAGE_PEOPLE: Action.MANAGE_PEOPLE,
@@ -147,7 +150,8 @@ def is_program(connection: HTTPConnection) -> bool:
 async def identify(connection: HTTPConnection, parts: Parts) -> Call:
     """Who asks. Raises Unauthenticated for a token that is not known; a dead session is nobody."""
     actor = await _actor(connection, parts)
-    secret = connection.cookies.get(SESSION_COOKIE if actor.is_known else FORM_COOKIE, "")
+    name = SESSION_COOKIE if actor.is_known else FORM_COOKIE
+    secret = connection.cookies.get(parts.cookie(name), "")
     return Call(
         connection=connection, parts=parts, actor=actor, form_secret=secret or secrets.token_urlsafe(24)
     )
@@ -193,20 +197,17 @@ async def _authorise(call: Call, policy: Policy) -> Repo | None:
 
 
 async def _actor(connection: HTTPConnection, parts: Parts) -> Actor:
+    identity, address = Identity(parts.store, parts.clock), address_of(connection)
     header = connection.headers.get("authorization")
-    if header is not None:
-        scheme, _, token = header.partition(" ")
-        found = None
-        if scheme.lower() == "bearer" and token:
-            found = await parts.store.read(lambda c: users.actor_of_token(c, token.strip()))
-        if found is None:
-            raise Unauthenticated("this token is not known here; make one on the page Account")
-        return found
-    cookie = connection.cookies.get(SESSION_COOKIE)
-    if not cookie:
-        return ANONYMOUS
-    now = parts.clock.now()
-    return await parts.store.read(lambda c: users.actor_of_session(c, cookie, now)) or ANONYMOUS
+    if header is None:
+        return await identity.of_session(connection.cookies.get(parts.cookie(SESSION_COOKIE), ""), address)
+    scheme, _, token = header.partition(" ")
+    return await identity.of_token(token.strip() if scheme.lower() == "bearer" else "", address)
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Where a request came from; what a trusted proxy says counts (trusted_proxies)."""
+    return connection.client.host if connection.client else ""
 
 
 def _require_own_origin(call: Call) -> None:

@@ -25,9 +25,12 @@ from ci.errors import Invalid, ShipwayError, Unavailable
 from ci.protocol import Stream
 from ci.server.bus import Bus
 from ci.server.logs import LogKey, Logs
+from web.crowd import Crowd
 
 COALESCE_SECONDS = 0.1
 MAX_TOPICS = 64
+MAX_MESSAGE_BYTES = 4096
+MAX_MESSAGES = 100  #: from a browser, before its socket is closed
 _OFFSET = struct.Struct("!Q")
 _ENDED, _REFUSED, _RESTART = 1000, 1008, 1012
 
@@ -38,20 +41,23 @@ CheckTopics = Callable[[WebSocket, Sequence[str]], Awaitable[None]]
 
 
 class LiveLog:
-    def __init__(self, logs: Logs, find: FindLog) -> None:
+    def __init__(self, logs: Logs, find: FindLog, bus: Bus) -> None:
         self._logs = logs
         self._find = find
+        self._bus = bus
+        self._crowd = Crowd()
 
     async def serve(self, websocket: WebSocket) -> None:
         try:
             job, attempt, step = await self._find(websocket)
             offset = _number(websocket, "offset")
             marks_offset = _number(websocket, "marks")
+            with self._crowd.place(websocket):
+                await websocket.accept()
+                sending = self._send(websocket, LogKey(job, attempt, step), offset, marks_offset)
+                await until_left(websocket, sending, _until_refused(self._bus, lambda: self._find(websocket)))
         except ShipwayError as error:
             await websocket.close(_REFUSED, str(error)[:120])
-            return
-        await websocket.accept()
-        await until_left(websocket, self._send(websocket, LogKey(job, attempt, step), offset, marks_offset))
 
     async def _send(self, websocket: WebSocket, key: LogKey, offset: int, marks_offset: int) -> None:
         marks_key = LogKey(key.job, key.attempt, key.step, Stream.MARKS)
@@ -84,16 +90,18 @@ class LiveTopics:
     def __init__(self, bus: Bus, check: CheckTopics) -> None:
         self._bus = bus
         self._check = check
+        self._crowd = Crowd()
 
     async def serve(self, websocket: WebSocket) -> None:
         try:
             topics = _topics(websocket)
             await self._check(websocket, topics)
+            with self._crowd.place(websocket):
+                await websocket.accept()
+                watching = _until_refused(self._bus, lambda: self._check(websocket, topics))
+                await until_left(websocket, self._send(websocket, topics), watching)
         except ShipwayError as error:
             await websocket.close(_REFUSED, str(error)[:120])
-            return
-        await websocket.accept()
-        await until_left(websocket, self._send(websocket, topics))
 
     async def _send(self, websocket: WebSocket, topics: Sequence[str]) -> None:
         changed = frozenset(topics)
@@ -105,24 +113,55 @@ class LiveTopics:
                 changed = await subscription.wait()
 
 
-async def until_left(websocket: WebSocket, sending: Coroutine[None, None, None]) -> None:
-    """Run `sending` until it ends or the other side leaves, which only a receiver is told."""
+async def _until_refused(bus: Bus, ask: Callable[[], Awaitable[object]]) -> None:
+    """Ends when who asked may no more: signed out, disabled, a role taken away. Looks when "access" rings,
+    and every LOOK_AGAIN_SECONDS."""
+    with bus.subscribe("access") as subscription:
+        while True:
+            try:
+                await ask()
+            except Unavailable:
+                pass  # not known now: the next look decides
+            except ShipwayError:
+                return
+            await subscription.wait()
+
+
+async def until_left(
+    websocket: WebSocket, sending: Coroutine[None, None, None], watching: Coroutine[None, None, None]
+) -> None:
+    """Run `sending` until it ends, the other side leaves (which only a receiver is told), or `watching` ends:
+    then the socket is closed as refused."""
     sender = asyncio.create_task(sending)
     receiver = asyncio.create_task(_receive_all(websocket))
+    watcher = asyncio.create_task(watching)
+    tasks = (sender, receiver, watcher)
     try:
-        await asyncio.wait((sender, receiver), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        is_refused = not sender.done() and (watcher.done() or (receiver.done() and receiver.result()))
     finally:
-        for task in (sender, receiver):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(sender, receiver, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if is_refused:
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await websocket.close(_REFUSED, "you may not see this any more")
     if not sender.cancelled() and (error := sender.exception()) and not _is_departure(error):
         raise error
 
 
-async def _receive_all(websocket: WebSocket) -> None:
-    with suppress(WebSocketDisconnect):
-        while (await websocket.receive())["type"] != "websocket.disconnect":
-            pass  # a browser has nothing to say here
+async def _receive_all(websocket: WebSocket) -> bool:
+    """Until the other side leaves. True: it talks, though a browser has nothing to say here."""
+    for _ in range(MAX_MESSAGES):
+        try:
+            message = await websocket.receive()
+        except WebSocketDisconnect:
+            return False
+        if message["type"] == "websocket.disconnect":
+            return False
+        if len(message.get("text") or message.get("bytes") or b"") > MAX_MESSAGE_BYTES:
+            return True
+    return True
 
 
 def _is_departure(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.websockets import WebSocket
 
-from ci.errors import Invalid
+from ci.errors import Invalid, Unauthenticated
 from ci.server import auth
 from ci.server.auth import Action
 from ci.server.logs import LogKey
@@ -100,18 +100,29 @@ class Sockets:
         self._parts = parts
 
     async def find(self, websocket: WebSocket) -> tuple[int, int, int]:
-        key = await find_log(await admit_socket(websocket, self._parts))
+        key = await find_log(await self._admit(websocket))
         return key.job, key.attempt, key.step
 
     async def check(self, websocket: WebSocket, topics: Sequence[str]) -> None:
         """Topics say only "look again", but of a build or a job only to those who may read it."""
-        call = await admit_socket(websocket, self._parts)
+        call = await self._admit(websocket)
 
         def look(connection: Connection) -> None:
             for topic in topics:
                 _require_topic(connection, call, topic)
 
         await self._parts.store.read(look)
+
+    async def _admit(self, websocket: WebSocket) -> Call:
+        """Asked again while the socket lives: whoever opened it must still be who asks."""
+        call = await admit_socket(websocket, self._parts)
+        actor = call.actor
+        visitor = f"person {actor.user_id}" if actor.is_known else f"address {actor.address}"
+        if not hasattr(websocket.state, "visitor"):
+            websocket.state.visitor = visitor
+        if visitor != websocket.state.visitor:
+            raise Unauthenticated("this session has ended")
+        return call
 
 
 _OPEN_TOPICS = frozenset({"builds", "runners", "queue"})

@@ -7,6 +7,7 @@ from web.git_access import GitAccess
 from web.git_http import GitHTTP, install_hooks
 from web.guard import Policy
 from web.hooks import Hooks
+from web.identity import Identity
 from web.log_socket import LogSocket
 from web.push import Pushes
 from web.repo_api import RepoApi
@@ -20,7 +21,7 @@ def machines(server: Server, own_url: str) -> tuple[Entry, ...]:
     """`own_url` is where this machine's own programs reach us."""
     waiting = Waiting(server.store, server.bus, server.logs, server.settings.url)
     pushes = Pushes(server.inbox, waiting, own_url)
-    access = GitAccess(server.store, server.inbox, server.queue, pushes)
+    access = GitAccess(server.store, server.inbox, server.queue, pushes, Identity(server.store, server.clock))
     git = GitHTTP(access, install_hooks(server.settings.data_dir / "hooks"))
     hooks = Hooks(server.inbox, server.settings.hook_max_bytes)
     door = RunnerDoor(

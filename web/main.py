@@ -93,7 +93,7 @@ async def _serve(settings: Settings) -> None:
     server = Server(settings)
     await server.start()
     embedded = EmbeddedRunner(server, own_url) if settings.runner != "off" else None
-    http = _HTTP(_uvicorn_config(application(server, own_url)))
+    http = _HTTP(_uvicorn_config(application(server, own_url), settings.trusted_proxies))
     signals = _end_on_signals(http)
     try:
         async with _running(embedded):
@@ -121,7 +121,7 @@ def application(server: Server, own_url: str) -> ASGIApp:
     return build_app(parts, machines(server, own_url))
 
 
-def _uvicorn_config(application: ASGIApp) -> uvicorn.Config:
+def _uvicorn_config(application: ASGIApp, trusted_proxies: str) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         ws="websockets-sansio",
@@ -131,6 +131,8 @@ def _uvicorn_config(application: ASGIApp) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,  # never from uvicorn's own variable
         lifespan="off",
         timeout_graceful_shutdown=3,
     )

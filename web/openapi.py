@@ -33,6 +33,7 @@ _OF_PATH = {
     "job": "the job's slug",
     "step": "the step's slug",
     "id": "its id",
+    "user": "the person's name",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import RedirectResponse, Response
 
 from ci.errors import Invalid
-from ci.server import queue
+from ci.server import auth, queue
 from ci.server.auth import Action
 from ci.server.forges.base import parse_push
 from ci.server.logs import LogKey
@@ -172,7 +172,14 @@ class Pages:
 
         found = await call.parts.store.read(look)
         may_manage = call.may(Action.MANAGE_RUNNERS)
-        return await self._renderer.page(call, "runners.html", code=code, may_manage=may_manage, **found)
+        return await self._renderer.page(
+            call,
+            "runners.html",
+            code=code,
+            may_manage=may_manage,
+            may_read=lambda repo: auth.can(call.actor, Action.READ, repo),
+            **found,
+        )
 
     async def new_runner_code(self, call: Call) -> Response:
         return await self._runners_page(call, await self._runners.new_code(call.actor))

@@ -29,3 +29,7 @@ class Parts:
     @property
     def is_https(self) -> bool:
         return self.url.startswith("https://")
+
+    def cookie(self, name: str) -> str:
+        """The cookie's full name: under https, browsers take it from this very host alone."""
+        return f"__Host-{name}" if self.is_https else name

@@ -147,9 +147,10 @@ class Renderer:
             **values,
         )
         response = _html(text, status_code, call.connection.headers.get("accept-encoding", ""))
-        if not call.actor.is_known and FORM_COOKIE not in call.connection.cookies:
+        form_cookie = self._parts.cookie(FORM_COOKIE)
+        if not call.actor.is_known and form_cookie not in call.connection.cookies:
             response.set_cookie(
-                FORM_COOKIE, call.form_secret, httponly=True, samesite="lax", secure=self._parts.is_https
+                form_cookie, call.form_secret, httponly=True, samesite="lax", secure=self._parts.is_https
             )
         return response
 

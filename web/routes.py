@@ -11,14 +11,18 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from web import api, badge, find, log_page
+from web.account_pages import AccountPages
 from web.assets import Assets
+from web.audit_pages import AuditPages
 from web.build_page import BuildPage
 from web.guard import Call, Policy
 from web.live import LiveLog, LiveTopics
 from web.login import Login
+from web.member_pages import MemberPages
 from web.metrics import Metrics
 from web.openapi import Description
 from web.pages import Pages
+from web.people_pages import PeoplePages
 from web.queue_page import QueuePage
 from web.runners_api import RunnersApi
 from web.secret_pages import SecretPages
@@ -77,6 +81,10 @@ class Doors:
     pages: Pages
     build: BuildPage
     login: Login
+    account: AccountPages
+    people: PeoplePages
+    members: MemberPages
+    audit: AuditPages
     assets: Assets
     live_log: LiveLog
     live_topics: LiveTopics
@@ -106,7 +114,9 @@ def _secret_entries(pages: SecretPages) -> Iterator[Entry]:
 
 
 def table(doors: Doors) -> tuple[Entry, ...]:
-    pages, build, login, runners = doors.pages, doors.build, doors.login, doors.runners
+    pages, build, login, account = doors.pages, doors.build, doors.login, doors.account
+    people, members, audit = doors.people, doors.members, doors.audit
+    runners = doors.runners
     return (
         # pages
         get("/", pages.home, Policy.PUBLIC),
@@ -133,10 +143,27 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         get("/sign-in", login.sign_in_form, Policy.PUBLIC),
         post("/sign-in", login.sign_in, Policy.PUBLIC),
         post("/sign-out", login.sign_out, Policy.SIGNED_IN),
-        get("/account", login.account, Policy.SIGNED_IN),
-        post("/account/tokens", login.add_token, Policy.SIGNED_IN),
-        post("/account/tokens/{id:int}/revoke", login.revoke_token, Policy.SIGNED_IN),
+        get("/join", login.join_form, Policy.PUBLIC),
+        post("/join", login.join, Policy.PUBLIC),
+        get("/account", account.page, Policy.MANAGE_ACCOUNT),
+        post("/account/password", account.change_password, Policy.MANAGE_ACCOUNT),
+        post("/account/tokens", account.add_token, Policy.MANAGE_ACCOUNT),
+        post("/account/tokens/{id:int}/revoke", account.revoke_token, Policy.MANAGE_ACCOUNT),
+        post("/account/sessions/{id:int}/revoke", account.close_session, Policy.MANAGE_ACCOUNT),
+        post("/account/sessions/revoke-others", account.close_others, Policy.MANAGE_ACCOUNT),
         post("/theme", login.theme, Policy.PUBLIC),
+        # people, and who may what
+        get("/admin/people", people.page, Policy.MANAGE_PEOPLE),
+        post("/admin/people", people.create, Policy.MANAGE_PEOPLE),
+        post("/admin/people/{id:int}/admin", people.set_admin, Policy.MANAGE_PEOPLE),
+        post("/admin/people/{id:int}/disabled", people.set_disabled, Policy.MANAGE_PEOPLE),
+        post("/admin/people/{id:int}/reset", people.reset, Policy.MANAGE_PEOPLE),
+        post("/admin/people/{id:int}/delete", people.remove, Policy.MANAGE_PEOPLE),
+        get("/admin/audit", audit.of_server, Policy.MANAGE_PEOPLE),
+        get(_REPO + "/members", members.page, Policy.ADMINISTER),
+        post(_REPO + "/members", members.set_role, Policy.ADMINISTER),
+        post(_REPO + "/members/{user}/remove", members.remove, Policy.ADMINISTER),
+        get(_REPO + "/audit", audit.of_repo, Policy.ADMINISTER),
         # logs, and what is live
         get(_STEP + "/raw", log_page.raw, Policy.READ),
         get(_STEP + "/index", log_page.index, Policy.READ),
@@ -145,6 +172,28 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         socket("/live", doors.live_topics.serve, Policy.PUBLIC),
         # programs
         post("/api/setup", login.setup_by_program, Policy.SETUP),
+        post("/api/join", login.join_by_program, Policy.PUBLIC),
+        get("/api/account", account.whoami, Policy.SIGNED_IN),
+        post("/api/account/password", account.change_password_by_program, Policy.MANAGE_ACCOUNT),
+        get("/api/account/tokens", account.tokens, Policy.MANAGE_ACCOUNT),
+        post("/api/account/tokens", account.add_token_by_program, Policy.MANAGE_ACCOUNT),
+        post("/api/account/tokens/{id:int}/revoke", account.revoke_token_by_program, Policy.MANAGE_ACCOUNT),
+        get("/api/account/sessions", account.sessions, Policy.MANAGE_ACCOUNT),
+        post(
+            "/api/account/sessions/{id:int}/revoke", account.close_session_by_program, Policy.MANAGE_ACCOUNT
+        ),
+        post("/api/account/sessions/revoke-others", account.close_others_by_program, Policy.MANAGE_ACCOUNT),
+        get("/api/people", people.people, Policy.MANAGE_PEOPLE),
+        post("/api/people", people.create_by_program, Policy.MANAGE_PEOPLE),
+        post("/api/people/{id:int}/admin", people.set_admin_by_program, Policy.MANAGE_PEOPLE),
+        post("/api/people/{id:int}/disabled", people.set_disabled_by_program, Policy.MANAGE_PEOPLE),
+        post("/api/people/{id:int}/reset", people.reset_by_program, Policy.MANAGE_PEOPLE),
+        post("/api/people/{id:int}/delete", people.remove_by_program, Policy.MANAGE_PEOPLE),
+        get("/api/audit", audit.of_server_by_program, Policy.MANAGE_PEOPLE),
+        get(_API_REPO + "/members", members.members, Policy.ADMINISTER),
+        post(_API_REPO + "/members", members.set_role_by_program, Policy.ADMINISTER),
+        post(_API_REPO + "/members/{user}/remove", members.remove_by_program, Policy.ADMINISTER),
+        get(_API_REPO + "/audit", audit.of_repo_by_program, Policy.ADMINISTER),
         get("/api/builds", api.builds, Policy.PUBLIC),
         get("/api/repos", api.repos, Policy.PUBLIC),
         get(_API_REPO, api.repo, Policy.READ),

@@ -18,6 +18,7 @@ from typing import Protocol
 from ci.errors import Forbidden, Invalid, NotFound, Unauthenticated
 
 CODE_SECONDS = 3600.0
+ACCOUNT_CODE_SECONDS = 24 * 3600.0  #: a person reads it later than an admin who stands before the machine
 MIN_PASSWORD_LENGTH = 8
 MAX_PASSWORD_LENGTH = 1024
 _CODE_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford: no letter that looks like another
@@ -34,6 +35,7 @@ class Action(StrEnum):
     ADMINISTER_OWNER = "administer_owner"  #: secrets and variables of all repos of an owner
     SEE_RUNNERS = "see_runners"  #: and the queue
     MANAGE_RUNNERS = "manage_runners"
+    MANAGE_ACCOUNT = "manage_account"  #: one's own password, sessions and tokens
     MANAGE_PEOPLE = "manage_people"  #: accounts; read the audit log
     MANAGE_SERVER = "manage_server"  #: secrets and variables of the whole server
 
@@ -51,7 +53,7 @@ class Scope(StrEnum):
 
     READ = "read"
     WRITE = "write"  #: push, run, approve
-    ADMIN = "admin"  #: make and administer repos, runners, people, the server
+    ADMIN = "admin"  #: one's own account; make and administer repos, runners, people, the server
 
 
 _OF_ROLE: dict[Role, frozenset[Action]] = {
@@ -67,6 +69,7 @@ _OF_SCOPE: dict[Scope, frozenset[Action]] = {
 }
 #: What only an admin may, or, for CREATE and ADMINISTER_OWNER, the owner of the namespace.
 _OF_OWNER = _OF_ROLE[Role.ADMIN] | {Action.CREATE, Action.ADMINISTER_OWNER}
+_OF_ANYBODY_KNOWN = frozenset({Action.SEE_RUNNERS, Action.MANAGE_ACCOUNT})
 
 
 class Place(Protocol):
@@ -91,6 +94,7 @@ class Actor:
     is_admin: bool = False
     roles: Mapping[int, Role] = field(default_factory=dict, hash=False)
     scopes: frozenset[Scope] | None = None
+    address: str = field(default="", compare=False)  #: where the request came from, for the audit log
 
     @property
     def is_known(self) -> bool:
@@ -125,7 +129,7 @@ def _may(actor: Actor, action: Action, repo: Place | None) -> bool:
         return True
     if not actor.is_known:
         return False
-    if action is Action.SEE_RUNNERS:
+    if action in _OF_ANYBODY_KNOWN:
         return True
     if repo is None:
         return False

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ SETTINGS = (
         help="How long a browser stays signed in.",
     ),
     Setting(
+        name="trusted_proxies",
+        type=str,
+        default="127.0.0.1, ::1",
+        help="Addresses or networks of reverse proxies, with commas between: what these say in "
+        "`X-Forwarded-For` is where a request came from. Empty: nobody is believed.",
+    ),
+    Setting(
         name="log_format",
         type=str,
         default="text",
@@ -101,6 +109,7 @@ class Settings:
     hook_max_bytes: int
     disconnect_limit_seconds: int
     session_days: int
+    trusted_proxies: str
     log_format: str
 
     @classmethod
@@ -123,6 +132,7 @@ class Settings:
                 values[name] = _convert(_known(name, "a flag"), value, f"--{name.replace('_', '-')}")
         values["url"] = values["url"].rstrip("/") or _own_url(values["host"], values["port"])
         values["data_dir"] = values["data_dir"].expanduser().absolute()
+        values["trusted_proxies"] = _networks(values["trusted_proxies"])
         return cls(**values)
 
 
@@ -159,6 +169,17 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
             # Other SHIPWAY_ variables may be the runner's or a test's; a near miss is a slip.
             _known(name, "the environment")
     return values
+
+
+def _networks(text: str) -> str:
+    """Checked, and with plain commas."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        try:
+            ip_network(part)
+        except ValueError as error:
+            raise Invalid(f"trusted_proxies: {part!r} is no address and no network: {error}") from error
+    return ",".join(parts)
 
 
 def _known(name: str, place: str) -> Setting:

@@ -9,9 +9,13 @@ import pytest
 
 from ci.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from ci.server import auth
+from ci.server.account import Account
 from ci.server.auth import ANONYMOUS, Action, Actor, NewPlace, Role, Scope, can, require
-from ci.server.store import codes, users
+from ci.server.bus import Bus
+from ci.server.clock import Clock
+from ci.server.store import codes, sessions, tokens, users
 from ci.server.store.database import Store
+from ci.server.store.tokens import NewToken
 
 ADMIN = Actor(user_id=1, name="root", is_admin=True)
 OWNER = Actor(user_id=2, name="ada")
@@ -33,6 +37,7 @@ MAY = {
         Action.ADMINISTER,
         Action.ADMINISTER_OWNER,
         Action.SEE_RUNNERS,
+        Action.MANAGE_ACCOUNT,
     },
     (OWNER, PUBLIC): {
         Action.READ,
@@ -43,17 +48,25 @@ MAY = {
         Action.ADMINISTER,
         Action.ADMINISTER_OWNER,
         Action.SEE_RUNNERS,
+        Action.MANAGE_ACCOUNT,
     },
-    (OTHER, PRIVATE): {Action.SEE_RUNNERS},
-    (OTHER, PUBLIC): {Action.READ, Action.SEE_RUNNERS},
+    (OTHER, PRIVATE): {Action.SEE_RUNNERS, Action.MANAGE_ACCOUNT},
+    (OTHER, PUBLIC): {Action.READ, Action.SEE_RUNNERS, Action.MANAGE_ACCOUNT},
     (ANONYMOUS, PRIVATE): set(),
     (ANONYMOUS, PUBLIC): {Action.READ},
     (ADMIN, PRIVATE): set(Action),
-    (OTHER, None): {Action.SEE_RUNNERS},
+    (OTHER, None): {Action.SEE_RUNNERS, Action.MANAGE_ACCOUNT},
     (ANONYMOUS, None): set(),
     (ADMIN, None): set(Action),
-    (READER, PRIVATE): {Action.READ, Action.SEE_RUNNERS},
-    (WRITER, PRIVATE): {Action.READ, Action.PUSH, Action.RUN, Action.APPROVE, Action.SEE_RUNNERS},
+    (READER, PRIVATE): {Action.READ, Action.SEE_RUNNERS, Action.MANAGE_ACCOUNT},
+    (WRITER, PRIVATE): {
+        Action.READ,
+        Action.PUSH,
+        Action.RUN,
+        Action.APPROVE,
+        Action.SEE_RUNNERS,
+        Action.MANAGE_ACCOUNT,
+    },
     (KEEPER, PRIVATE): {
         Action.READ,
         Action.PUSH,
@@ -61,8 +74,9 @@ MAY = {
         Action.APPROVE,
         Action.ADMINISTER,
         Action.SEE_RUNNERS,
+        Action.MANAGE_ACCOUNT,
     },
-    (KEEPER, ELSEWHERE): {Action.SEE_RUNNERS},
+    (KEEPER, ELSEWHERE): {Action.SEE_RUNNERS, Action.MANAGE_ACCOUNT},
 }
 
 
@@ -144,7 +158,7 @@ async def test_the_first_account_is_an_admin_and_there_is_one_first(store: Store
     one, two = await setup_code(store), await setup_code(store)
     assert not await store.read(users.has_users)
     await first(store, one)
-    actor = await store.read(lambda c: users.check_password(c, "ada", "correct horse"))
+    actor = await Account(store, Bus(), Clock()).check("ada", "correct horse")
     assert (actor.name, actor.is_admin) == ("ada", True)
     with pytest.raises(Conflict, match="set up already"):
         await first(store, two, "eve")
@@ -171,34 +185,34 @@ async def test_a_wrong_password_and_a_wrong_name_sound_the_same(store: Store) ->
     sounds = set()
     for name, password in (("ada", "wrong horse"), ("eve", "correct horse"), ("", "")):
         with pytest.raises(Unauthenticated) as refused:
-            await store.read(lambda c, name=name, password=password: users.check_password(c, name, password))
+            await Account(store, Bus(), Clock()).check(name, password)
         sounds.add(str(refused.value))
     assert len(sounds) == 1
 
 
 async def test_a_session_lives_until_it_ends_or_is_closed(store: Store) -> None:
     user = await first(store, await setup_code(store))
-    cookie = await store.write(lambda c: users.open_session(c, user, 10.0, 100.0))
+    cookie = await store.write(lambda c: sessions.open_session(c, user, 10.0, 100.0))
 
     async def who(now: float) -> str | None:
-        actor = await store.read(lambda c: users.actor_of_session(c, cookie, now))
-        return actor.name if actor else None
+        visit = await store.read(lambda c: sessions.visit(c, cookie, now))
+        return visit.actor.name if visit else None
 
     assert (await who(11.0), await who(110.0)) == ("ada", None)
-    await store.write(lambda c: users.close_session(c, cookie))
+    await store.write(lambda c: sessions.close_session(c, cookie))
     assert await who(11.0) is None
 
 
 async def test_a_token_is_shown_once_listed_by_name_and_revoked(store: Store) -> None:
     user = await first(store, await setup_code(store))
-    token = await store.write(lambda c: users.add_token(c, user, " laptop ", 10.0))
-    (row,) = await store.read(lambda c: users.tokens(c, user))
+    token = await store.write(lambda c: tokens.add_token(c, user, NewToken(name=" laptop "), 10.0))
+    (row,) = await store.read(lambda c: tokens.of_user(c, user))
     assert row.name == "laptop" and token not in row.hash
-    actor = await store.read(lambda c: users.actor_of_token(c, token))
-    assert actor is not None and actor.name == "ada"
+    visit = await store.read(lambda c: tokens.visit(c, token, 11.0))
+    assert visit is not None and visit.actor.name == "ada"
     with pytest.raises(NotFound):
-        await store.write(lambda c: users.revoke_token(c, user + 1, row.id or 0))
-    await store.write(lambda c: users.revoke_token(c, user, row.id or 0))
-    assert await store.read(lambda c: users.actor_of_token(c, token)) is None
+        await store.write(lambda c: tokens.revoke(c, user + 1, row.id or 0))
+    await store.write(lambda c: tokens.revoke(c, user, row.id or 0))
+    assert await store.read(lambda c: tokens.visit(c, token, 11.0)) is None
     with pytest.raises(Invalid):
-        await store.write(lambda c: users.add_token(c, user, "  ", 10.0))
+        await store.write(lambda c: tokens.add_token(c, user, NewToken(name="  "), 10.0))

@@ -78,3 +78,11 @@ def row(setting) -> str:  # type: ignore[no-untyped-def]
         or {Path: "path", int: "number", str: "text"}[setting.type]
     )
     return f"| `{setting.name}` | `{PREFIX}{setting.name.upper()}` | {unit} | {default} | {setting.help} |"
+
+
+def test_proxies_are_addresses_or_networks(tmp_path: Path) -> None:
+    environ = {"SHIPWAY_TRUSTED_PROXIES": "10.0.0.0/8,  ::1 ,"}
+    assert Settings.load(environ, folder=tmp_path).trusted_proxies == "10.0.0.0/8,::1"
+    for text in ("*", "proxy.example", "10.0.0.1/8"):
+        with pytest.raises(Invalid, match="no address and no network"):
+            Settings.load({"SHIPWAY_TRUSTED_PROXIES": text}, folder=tmp_path)

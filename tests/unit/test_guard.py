@@ -11,7 +11,8 @@ import pytest
 
 from ci.server.store import codes
 from tests.scene import PASSWORD, Done, Scene, send, sign_in
-from web.login import Attempts, local_path
+from web.attempts import Attempts
+from web.login import local_path
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ async def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(sce
     await scene.user()
     async with scene.client(url="https://ci.example.org") as client:
         answer = await send(client, "/sign-in", name="ada", password=PASSWORD)
-    cookie = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("shipway_session="))
+    cookie = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("__Host-shipway_session="))
     assert {"HttpOnly", "Secure", "SameSite=lax"} <= {part.strip() for part in cookie.split(";")}
 
 
@@ -146,7 +147,7 @@ async def test_after_many_wrong_passwords_even_the_right_one_waits(scene: Scene)
             assert wrong.status_code == 401
         answer = await send(client, "/sign-in", name="ada", password=PASSWORD)
     assert answer.status_code == 429
-    assert "too many wrong passwords" in answer.text
+    assert "too many wrong passwords or codes" in answer.text
 
 
 async def test_signing_out_ends_the_session_on_the_server(scene: Scene) -> None:

@@ -65,7 +65,7 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
     await logs.start()
     bus = Bus()
     routes = [
-        WebSocketRoute("/log/{name}", LiveLog(logs, find).serve),
+        WebSocketRoute("/log/{name}", LiveLog(logs, find, bus).serve),
         WebSocketRoute("/live", LiveTopics(bus, check).serve),
     ]
     config = uvicorn.Config(

@@ -170,7 +170,7 @@ async def test_the_theme_is_a_cookie_and_a_form(made: Made) -> None:
 
 async def test_a_new_token_is_shown_once_and_works_until_it_is_revoked(made: Made) -> None:
     _, client, _ = made
-    page = await send(client, "/account/tokens", name="laptop")
+    page = await send(client, "/account/tokens", name="laptop", scopes="read")
     token = re.search(r"shipway_[\w-]{40,}", page.text)
     assert token is not None
     assert token[0] not in (await client.get("/account")).text

@@ -1,6 +1,6 @@
 """What the pages read: rows of the tables, joined and shaped for a reader, and nothing that writes.
 
-Who may see a repo is decided here once for lists (`Viewer.sees`); for one repo by ci.server.auth.
+Who may see a repo is decided here once for lists (`seen_by`); for one repo by ci.server.auth.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, true
 
 from ci.event import Kind
-from ci.server.auth import Actor
+from ci.server.auth import Action, Actor
 from ci.server.models import Attempt, Build, Hook, Inbox, Job, Repo, Runner, Step
 from ci.server.store.tables import (
     ATTEMPT,
@@ -37,12 +37,14 @@ _ON_A_BRANCH = [Kind.PUSH.value, Kind.MANUAL.value, Kind.CRON.value]
 _ASKING = [Status.UNKNOWN.value, Status.BLOCKED.value]
 
 
-def _seen_by(actor: Actor) -> ColumnElement[bool]:
-    """The repos that an actor may read, as auth.can says it for one repo."""
+def seen_by(actor: Actor) -> ColumnElement[bool]:
+    """The repos that an actor may read, as auth.can says it for one repo; a test compares the two."""
+    public = REPO.c.is_private.is_(False)
+    if not actor.is_known or not actor.is_in_scope(Action.READ):
+        return public
     if actor.is_admin:
         return true()
-    public = REPO.c.is_private.is_(False)
-    return or_(public, REPO.c.owner == actor.name) if actor.is_known else public
+    return or_(public, REPO.c.owner == actor.name, REPO.c.id.in_(actor.roles))
 
 
 # --- lists of builds ------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ def builds(
     limit: int = 30,
 ) -> list[BuildRow]:
     """The newest builds first; `before_id` continues a list."""
-    where = [_seen_by(actor), *_filters(wanted or Filter())]
+    where = [seen_by(actor), *_filters(wanted or Filter())]
     if repo_id is not None:
         where.append(BUILD.c.repo_id == repo_id)
     if before_id is not None:
@@ -100,13 +102,13 @@ def builds(
 
 
 def running(connection: Connection, actor: Actor, limit: int = 12) -> list[BuildRow]:
-    is_it = (_seen_by(actor), BUILD.c.status == Status.RUNNING.value)
+    is_it = (seen_by(actor), BUILD.c.status == Status.RUNNING.value)
     return _rows(connection, _joined().where(*is_it).order_by(BUILD.c.id.desc()).limit(limit))
 
 
 def asking(connection: Connection, actor: Actor, limit: int = 12) -> list[BuildRow]:
     """Builds that wait for a person."""
-    is_it = (_seen_by(actor), BUILD.c.status.in_(_ASKING))
+    is_it = (seen_by(actor), BUILD.c.status.in_(_ASKING))
     return _rows(connection, _joined().where(*is_it).order_by(BUILD.c.id.desc()).limit(limit))
 
 
@@ -216,7 +218,7 @@ def repos(connection: Connection, actor: Actor, limit: int = 100) -> list[RepoRo
     """The repos an actor may read, the one with the newest build first."""
     newest = select(func.max(BUILD.c.id)).where(BUILD.c.repo_id == REPO.c.id).scalar_subquery()
     order = (func.coalesce(newest, 0).desc(), REPO.c.id.desc())
-    found = many(connection, Repo, select(REPO).where(_seen_by(actor)).order_by(*order).limit(limit))
+    found = many(connection, Repo, select(REPO).where(seen_by(actor)).order_by(*order).limit(limit))
     return [RepoRow(repo=repo, recent=recent_builds(connection, repo.id or 0)) for repo in found]
 
 
@@ -227,7 +229,7 @@ def recent_builds(connection: Connection, repo_id: int, limit: int = 20) -> tupl
 
 def repos_named(connection: Connection, actor: Actor, part: str, limit: int) -> list[Repo]:
     """Repos an actor may read whose path holds `part`, by their paths."""
-    where = (_seen_by(actor), _contains(REPO.c.owner + "/" + REPO.c.name, part))
+    where = (seen_by(actor), _contains(REPO.c.owner + "/" + REPO.c.name, part))
     order = (REPO.c.owner, REPO.c.name)
     return many(connection, Repo, select(REPO).where(*where).order_by(*order).limit(limit))
 
@@ -411,7 +413,7 @@ def queue(
     connection: Connection, actor: Actor, *, after_id: int | None = None, limit: int = 100
 ) -> list[QueueRow]:
     """What waits in the repos that the actor may read, the oldest first; `after_id` continues the list."""
-    where = [JOB.c.status.in_(_QUEUED), _seen_by(actor)]
+    where = [JOB.c.status.in_(_QUEUED), seen_by(actor)]
     if after_id is not None:
         where.append(JOB.c.id > after_id)
     statement = _queued(select(JOB)).where(*where).order_by(JOB.c.id).limit(limit)
@@ -429,7 +431,7 @@ def queue_length(connection: Connection, actor: Actor | None = None) -> int:
     """How many jobs wait: all of them, or those that an actor may read."""
     statement = _queued(select(func.count()).select_from(JOB)).where(JOB.c.status.in_(_QUEUED))
     if actor is not None:
-        statement = statement.where(_seen_by(actor))
+        statement = statement.where(seen_by(actor))
     return int(connection.execute(statement).scalar_one())
 
 
