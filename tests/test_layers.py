@@ -12,7 +12,7 @@ PACKAGES = ("ci", "web", "runners", "plugins")
 
 #: Inside ci/server only to the right: a module may import those of later rings, never of earlier ones.
 SERVER_RINGS = (
-    ("commands",),
+    ("commands", "user_commands"),
     ("wiring",),
     ("inbox",),
     ("trigger", "lifecycle"),

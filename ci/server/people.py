@@ -13,7 +13,7 @@ from ci.server.auth import Actor, Role
 from ci.server.bus import Bus
 from ci.server.clock import Clock
 from ci.server.models import Repo, User
-from ci.server.store import audit, members, users
+from ci.server.store import audit, codes, members, sessions, users
 from ci.server.store.audit import Deed
 from ci.server.store.database import Connection, Store
 
@@ -68,6 +68,18 @@ class People:
             return Invited(user_id=user_id, name=user.name, code=code)
 
         return await self._store.write(make)
+
+    async def set_password(self, user_id: int, password_hash: str, by: Actor) -> User:
+        """Set by somebody else, without a code; all sessions end."""
+
+        def change(c: Connection) -> User:
+            user = users.by_id(c, user_id)
+            users.set_password(c, user_id, password_hash)
+            sessions.close_all(c, user_id)
+            codes.drop_codes(c, codes.account_kind(user_id))
+            return user
+
+        return await self._change("password.set", change, by)
 
     async def set_admin(self, user_id: int, is_admin: bool, by: Actor) -> User:
         action = "person.make_admin" if is_admin else "person.unmake_admin"

@@ -15,8 +15,10 @@ import pytest
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from ci.server.auth import Actor
+from ci.server.forges.bare import Bare
 from ci.server.store import audit, codes, runners, users
 from tests.scene import PASSWORD, Done, Scene
+from tests.unit.gitting import Work
 from tests.walk import ORIGIN, VISITORS, Town, path_of, raw_get, socket_opens
 from web import ansi, answer
 from web.guard import Policy
@@ -389,3 +391,23 @@ async def test_idor_matrix(here: Town, visitor: str) -> None:
         for topic in ("build:1", "build:3", "job:1"):
             target = f"/live?topics={topic}"
             assert not await socket_opens(here.real(), target, here.cookies_of(visitor))
+
+
+# --- T31 --------------------------------------------------------------------------------------------
+
+
+async def test_config_path_traversal(tmp_path: Path) -> None:
+    """A pipeline file is a blob of the commit: a link or an odd name in the tree reads nothing else."""
+    (tmp_path / "secret.yml").write_text(f"steps: {{}} # {CANARY}\n")
+    work = Work(tmp_path / "work", tmp_path / "remote.git")
+    (work.path / ".ci").mkdir()
+    (work.path / ".ci/link.yml").symlink_to(tmp_path / "secret.yml")
+    (work.path / ".ci/up.yml").symlink_to("../../secret.yml")
+    (work.path / ".ci/own.yml").write_text("steps: {}\n")
+    work.git("add", "-A")
+    work.git("commit", "-q", "-m", "links")
+    bare = Bare(work.path / ".git")
+    assert await bare.config_files(work.git("rev-parse", "HEAD").strip()) == {".ci/own.yml": "steps: {}\n"}
+    for name in ("--output=x", "../../etc/passwd", "HEAD:../secret.yml", "-p"):
+        assert await bare.config_files(name) == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.yml", "work"]

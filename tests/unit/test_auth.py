@@ -216,3 +216,21 @@ async def test_a_token_is_shown_once_listed_by_name_and_revoked(store: Store) ->
     assert await store.read(lambda c: tokens.visit(c, token, 11.0)) is None
     with pytest.raises(Invalid):
         await store.write(lambda c: tokens.add_token(c, user, NewToken(name="  "), 10.0))
+
+
+# --- documented -------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs/reference/permissions.md"
+
+
+def test_the_page_of_permissions_is_what_the_rules_say() -> None:
+    place = NewPlace(owner="ada", id=7)
+    stranger, root = Actor(user_id=9, name="x"), Actor(user_id=1, name="root", is_admin=True)
+    people = [ANONYMOUS, stranger, READER, WRITER, KEEPER, OWNER, root]
+    scoped = [Actor(scopes=frozenset({scope})) for scope in Scope]
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    words = {True: "yes", False: "–"}
+    expected = [[words[can(actor, action, place)] for actor in people] for action in Action]
+    expected += [[words[actor.is_in_scope(action)] for actor in scoped] for action in Action]
+    assert [[cell.strip() for cell in row.strip("|").split("|")][1:] for row in rows] == expected
+    assert [row.split("`")[1] for row in rows] == [action.value for action in Action] * 2
