@@ -55,14 +55,23 @@ _ENDS = frozenset(
 )
 
 #: from -> allowed to. PENDING again after RUNNING is a retry as a new attempt. BLOCKED and UNKNOWN reach
-#: RUNNING only in a build: a person has decided on one of its jobs while others have ended or run.
+#: RUNNING, and RUNNING and UNKNOWN reach BLOCKED, only in a build: a person has decided on one of its jobs
+#: while others have ended or run, or an approval no longer held when a later job was to start.
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.BLOCKED: frozenset({Status.WAITING, Status.PENDING, Status.RUNNING}) | _ENDS,
     Status.WAITING: frozenset({Status.BLOCKED, Status.PENDING, Status.RUNNING}) | _ENDS,
-    Status.PENDING: frozenset({Status.WAITING, Status.RUNNING}) | _ENDS,
-    Status.RUNNING: frozenset({Status.PENDING, Status.WAITING}) | _ENDS,
+    Status.PENDING: frozenset({Status.BLOCKED, Status.WAITING, Status.RUNNING}) | _ENDS,
+    Status.RUNNING: frozenset({Status.BLOCKED, Status.PENDING, Status.WAITING}) | _ENDS,
     Status.UNKNOWN: frozenset(
-        {Status.SUCCESS, Status.FAILURE, Status.ERROR, Status.CANCELLED, Status.PENDING, Status.RUNNING}
+        {
+            Status.SUCCESS,
+            Status.FAILURE,
+            Status.ERROR,
+            Status.CANCELLED,
+            Status.BLOCKED,
+            Status.PENDING,
+            Status.RUNNING,
+        }
     ),
     Status.SUCCESS: frozenset(),
     Status.FAILURE: frozenset(),

@@ -24,8 +24,13 @@ from ci.errors import Problem
 from ci.event import Event, Kind
 from ci.protocol import Stream
 from ci.server import auth
+from ci.server.approvals import Approvals
+from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
+from ci.server.forges.builtin import Builtin
+from ci.server.forges.directory import Forges
+from ci.server.forges.git import PlainGit
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import LogKey, Logs
 from ci.server.models import Attempt, Inbox, Runner
@@ -88,6 +93,8 @@ class Scene:
         self.bus = Bus()
         self.logs = Logs(folder / "logs", clock=self.clock)
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock)
+        plain = PlainGit(folder / "cache", protocols=("file",))
+        self.forges = Forges(builtin=Builtin(folder / "git", "http://127.0.0.1:8000"), plain=plain)
         self.reruns: list[tuple[int, str]] = []
         self.runner_id = 0
 
@@ -100,8 +107,8 @@ class Scene:
         await self.store.close()
 
     def parts(self, url: str = "http://127.0.0.1:8000") -> Parts:
-        async def rerun(build_id: int, who: str) -> tuple[str, str, int]:
-            self.reruns.append((build_id, who))
+        async def rerun(build_id: int, who: Actor, *, only_failed: bool = False) -> tuple[str, str, int]:
+            self.reruns.append((build_id, who.name))
             repo = await self.store.read(lambda c: c.execute(REPO.select()).first())
             assert repo is not None
             return repo.owner, repo.name, 1
@@ -112,6 +119,7 @@ class Scene:
             logs=self.logs,
             lifecycle=self.lifecycle,
             clock=self.clock,
+            approvals=Approvals(self.store, self.bus, self.clock, self.forges),
             rerun=rerun,
             secrets=Secrets(self.store, Vault(bytes(32)), self.clock),
             url=url,

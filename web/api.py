@@ -12,7 +12,7 @@ from ci.server.models import Attempt, Build, Repo, Step
 from ci.server.store import views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, BuildView, Filter, JobView
-from web.build_page import step_base
+from web.build_page import is_only_failed, step_base
 from web.guard import Call
 from web.openapi import Operation, Query, describe
 from web.pages import parse_filter, why
@@ -108,6 +108,7 @@ async def _whole(call: Call) -> dict[str, Any]:
             "problems": view.build.problems,
             "config_file": view.build.config_file,
             "cancel_reason": view.build.cancel_reason,
+            "needs_approval": view.build.needs_approval,
             "rerun_of": view.rerun_of.number if view.rerun_of else None,
             "jobs": jobs,
         }
@@ -132,6 +133,7 @@ def _job(call: Call, view: BuildView, job: JobView) -> dict[str, Any]:
         "outcome": row.outcome,
         "matrix": row.spec.get("matrix", {}),
         "attempt": row.attempt,
+        "kept_from": job.kept_number,
         "started_at": row.started_at,
         "finished_at": row.finished_at,
         "attempts": [
@@ -184,14 +186,15 @@ def _step(step: Step, base: str) -> dict[str, Any]:
 )
 async def cancel(call: Call) -> Response:
     found = await _whole(call)
-    await call.parts.lifecycle.cancel(found["id"], call.actor.name)
+    await call.parts.lifecycle.cancel(found["id"], call.actor)
     return JSONResponse(await _whole(call), 202)
 
 
 @describe(Operation(summary="A new build of the same event and files", answer=NewBuildAnswer, status=201))
 async def rerun(call: Call) -> Response:
     found = await _whole(call)
-    owner, name, number = await call.parts.rerun(found["id"], call.actor.name)
+    only_failed = is_only_failed(call)
+    owner, name, number = await call.parts.rerun(found["id"], call.actor, only_failed=only_failed)
     url = f"{call.parts.url}/r/{owner}/{name}/{number}"
     return JSONResponse({"repo": f"{owner}/{name}", "number": number, "url": url}, 201)
 

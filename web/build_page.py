@@ -14,9 +14,10 @@ from starlette.responses import RedirectResponse, Response
 from ci.errors import Invalid, NotFound
 from ci.server import queue
 from ci.server.auth import Action
+from ci.server.lifecycle import VERDICTS
 from ci.server.logs import LogKey
 from ci.server.models import Attempt, Job, Step
-from ci.server.store import views
+from ci.server.store import builds, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildView, JobView
 from ci.status import Outcome, Status
@@ -65,6 +66,7 @@ class JobRow:
     seconds: float | None = None
     since: float | None = None
     why: str = ""
+    kept: int | None = None  #: number of the build that its result and logs are kept from
     is_open: bool = True
 
 
@@ -127,6 +129,7 @@ class BuildPage:
         ]
         shown = await asyncio.to_thread(_read_logs, call, view, chosen, is_step)
         status = Status(view.build.status)
+        question = None if is_step else await call.parts.approvals.question(view.repo, view.build)
         return await self._renderer.page(
             call,
             "build.html",
@@ -138,6 +141,10 @@ class BuildPage:
             unknown=[job.job for job in view.jobs if job.job.status == Status.UNKNOWN.value],
             sources=_sources(view),
             may_run=call.may(Action.RUN),
+            may_approve=call.may(Action.APPROVE),
+            question=question,
+            decision=await call.parts.approvals.decision(view.build.id or 0),
+            can_rerun_failed=_can_rerun_failed(view),
             is_over=status.is_terminal,
             **shown,
         )
@@ -146,26 +153,61 @@ class BuildPage:
 
     async def cancel(self, call: Call) -> Response:
         view, _ = await _view(call)
-        await call.parts.lifecycle.cancel(view.build.id or 0, call.actor.name)
+        await call.parts.lifecycle.cancel(view.build.id or 0, call.actor)
         return RedirectResponse(view.path, 303)
 
     async def rerun(self, call: Call) -> Response:
         view, _ = await _view(call)
-        owner, name, number = await call.parts.rerun(view.build.id or 0, call.actor.name)
+        only_failed = is_only_failed(call)
+        owner, name, number = await call.parts.rerun(view.build.id or 0, call.actor, only_failed=only_failed)
         return RedirectResponse(f"/r/{owner}/{name}/{number}", 303)
 
     async def resolve(self, call: Call) -> Response:
         """Which of the answers a person gives to the question that an `unknown` job asks."""
-        view, _ = await _view(call)
-        job = view.job(call.path("job"))
-        if job is None:
-            raise NotFound(f"build {view.build.number} has no job {call.path('job')!r}")
-        try:
-            verdict = Status(call.field("verdict"))
-        except ValueError as error:
-            raise Invalid(f"{call.field('verdict')!r} is no verdict") from error
-        await call.parts.lifecycle.resolve(job.job.id or 0, verdict, call.actor.name)
-        return RedirectResponse(view.path, 303)
+        return RedirectResponse((await resolve(call)).path, 303)
+
+    async def approve(self, call: Call) -> Response:
+        return RedirectResponse((await decide(call, is_approved=True)).path, 303)
+
+    async def reject(self, call: Call) -> Response:
+        return RedirectResponse((await decide(call, is_approved=False)).path, 303)
+
+
+def is_only_failed(call: Call) -> bool:
+    """Whether a rerun is asked for of what failed alone. Raises Invalid for any other part."""
+    part = call.field("only")
+    if part not in ("", "failed"):
+        raise Invalid(f'"only" is {part!r}; it can be "failed", or left out to run everything again')
+    return part == "failed"
+
+
+async def resolve(call: Call) -> BuildView:
+    """Take the verdict of a form or of JSON on the job that the path names."""
+    view, _ = await _view(call)
+    job = view.job(call.path("job"))
+    if job is None:
+        raise NotFound(f"build {view.build.number} has no job {call.path('job')!r}")
+    try:
+        verdict = Status(call.field("verdict"))
+    except ValueError as error:
+        words = ", ".join(each.value for each in VERDICTS)
+        raise Invalid(f"{call.field('verdict')[:40]!r} is no verdict; it is one of {words}") from error
+    await call.parts.lifecycle.resolve(job.job.id or 0, verdict, call.actor)
+    return view
+
+
+async def decide(call: Call, *, is_approved: bool) -> BuildView:
+    """Approve or reject the build that the path names, as `binding` says that it was looked at."""
+    view, _ = await _view(call)
+    await call.parts.approvals.decide(
+        view.build.id or 0, call.actor, is_approved=is_approved, seen=call.field("binding")
+    )
+    return view
+
+
+async def find_view(call: Call) -> BuildView:
+    """The build that the path names. Raises NotFound."""
+    return (await _view(call))[0]
 
 
 async def _view(call: Call) -> tuple[BuildView, dict[int, str]]:
@@ -215,6 +257,12 @@ def step_base(view: BuildView, job: Job, step: Step) -> str:
     return f"{view.path}/{quote(job.slug, safe='')}/{quote(step.slug, safe='')}"
 
 
+def _can_rerun_failed(view: BuildView) -> bool:
+    """Whether something passed that need not run again, and something did not."""
+    passed = [job.job.status == Status.SUCCESS.value for job in view.jobs]
+    return Status(view.build.status).is_terminal and any(passed) and not all(passed)
+
+
 # --- rows -------------------------------------------------------------------------------------------
 
 
@@ -228,7 +276,8 @@ class Axis:
 
     @classmethod
     def of(cls, view: BuildView, now: float) -> Axis:
-        attempts = [each for job in view.jobs for each in job.attempts if each.attempt.started_at is not None]
+        own = [job for job in view.jobs if job.job.kept_from is None]
+        attempts = [each for job in own for each in job.attempts if each.attempt.started_at is not None]
         started = [each.attempt.started_at or now for each in attempts]
         ends = [
             (each.attempt.started_at or now) + (step.ended_after or 0.0)
@@ -259,20 +308,28 @@ def _job_row(
         attempt=attempt,
         attempts=tuple(each.attempt.attempt for each in job_view.attempts),
         steps=tuple(
-            _step_row(step, step_link(view, job, step), attempt, axis, step.number == chosen_number)
+            _step_row(
+                job, step, step_link(view, job, step), attempt, axis, is_selected=step.number == chosen_number
+            )
             for step in (shown.steps if shown else ())
         ),
         seconds=job.finished_at - job.started_at if job.finished_at and job.started_at else None,
         since=job.started_at if job.status == Status.RUNNING.value else None,
         why=why,
+        kept=job_view.kept_number,
         is_open=len(view.jobs) <= 4 or is_chosen or not is_quiet,
     )
 
 
-def _step_row(step: Step, link: str, attempt: Attempt, axis: Axis, is_selected: bool) -> StepRow:
-    row = StepRow(step=step, link=link, note=answer.note(step), is_selected=is_selected)
+def _step_row(job: Job, step: Step, link: str, attempt: Attempt, axis: Axis, *, is_selected: bool) -> StepRow:
+    note = answer.note(step)
+    if job.status == Status.BLOCKED.value and not Status(step.status).is_terminal:
+        note = "waits for a person"
+    row = StepRow(step=step, link=link, note=note, is_selected=is_selected)
     if step.began_after is None or attempt.started_at is None:
         return row
+    if job.kept_from is not None:  # another build's time has no place on this one's axis
+        return replace(row, note=row.note or "kept")
     began_at = attempt.started_at + step.began_after
     runs = step.status == Status.RUNNING.value
     ended_at = axis.now if runs or step.ended_after is None else attempt.started_at + step.ended_after
@@ -308,7 +365,7 @@ class Source:
 
 
 def _sources(view: BuildView) -> list[Source]:
-    files = _files(view)
+    files = builds.config_files(view.build)
     found = []
     for problem in view.build.problems:
         lines = files.get(problem["file"], "").split("\n")
@@ -326,18 +383,6 @@ def _sources(view: BuildView) -> list[Source]:
             )
         )
     return found
-
-
-def _files(view: BuildView) -> dict[str, str]:
-    """The stored config: one file, or a folder of them as JSON."""
-    build = view.build
-    if not build.config_file.endswith("/"):
-        return {build.config_file: build.config}
-    try:
-        found = json.loads(build.config)
-    except ValueError:
-        return {}
-    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
 
 
 # --- logs -------------------------------------------------------------------------------------------

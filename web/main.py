@@ -113,6 +113,7 @@ def application(server: Server, own_url: str) -> ASGIApp:
         logs=server.logs,
         lifecycle=server.lifecycle,
         clock=server.clock,
+        approvals=server.approvals,
         rerun=server.trigger.rerun,
         secrets=server.secrets,
         url=server.settings.url,

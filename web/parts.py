@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Protocol
 
+from ci.server.approvals import Approvals
+from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
 from ci.server.secrets import Secrets
 from ci.server.store.database import Store
+
+
+class Rerun(Protocol):
+    """Gives (owner, name, number) of the new build."""
+
+    def __call__(
+        self, build_id: int, who: Actor, *, only_failed: bool = False
+    ) -> Awaitable[tuple[str, str, int]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +31,8 @@ class Parts:
     logs: Logs
     lifecycle: Lifecycle
     clock: Clock
-    #: (build id, who) -> (owner, name, number) of the new build
-    rerun: Callable[[int, str], Awaitable[tuple[str, str, int]]]
+    approvals: Approvals
+    rerun: Rerun
     secrets: Secrets
     url: str  #: how browsers, git and runners reach us, without a slash at the end
     session_seconds: float = 30 * 86400.0

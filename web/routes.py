@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from web import api, badge, find, log_page
+from web import api, badge, build_api, find, log_page
 from web.account_pages import AccountPages
 from web.assets import Assets
 from web.audit_pages import AuditPages
@@ -133,6 +133,8 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         # what a person does
         post(_BUILD + "/cancel", build.cancel, Policy.RUN),
         post(_BUILD + "/rerun", build.rerun, Policy.RUN),
+        post(_BUILD + "/approve", build.approve, Policy.APPROVE),
+        post(_BUILD + "/reject", build.reject, Policy.APPROVE),
         post(_BUILD + "/{job}/resolve", build.resolve, Policy.RUN),
         post("/runners/code", pages.new_runner_code, Policy.MANAGE_RUNNERS),
         post("/runners/{id:int}/drain", pages.drain, Policy.MANAGE_RUNNERS),
@@ -209,6 +211,10 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         post("/api/runners/{id:int}/remove", runners.remove, Policy.MANAGE_RUNNERS),
         get("/api/queue", runners.queue, Policy.SEE_RUNNERS),
         get("/api/openapi.json", doors.description.serve, Policy.PUBLIC),
+        get(_API_BUILD + "/approval", build_api.approval, Policy.READ),
+        post(_API_BUILD + "/approve", build_api.approve, Policy.APPROVE),
+        post(_API_BUILD + "/reject", build_api.reject, Policy.APPROVE),
+        post(_API_BUILD + "/jobs/{job}/resolve", build_api.resolve, Policy.RUN),
         # how the server is
         get("/healthz", doors.metrics.health, Policy.PUBLIC),
         get("/metrics", doors.metrics.scrape, Policy.SEE_RUNNERS),

@@ -25,10 +25,11 @@ from ci.protocol import (
     Stream,
     Welcome,
 )
+from ci.server.auth import Actor
 from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
 from ci.server.models import Job
-from ci.server.store import attempts, builds, jobs, meta, runners
+from ci.server.store import attempts, audit, builds, jobs, meta, runners
 from ci.server.store.database import Connection, Store
 from ci.status import Status
 
@@ -211,12 +212,12 @@ class Lifecycle:
 
     # --- a person asks ------------------------------------------------------------------------------
 
-    async def cancel(self, build_id: int, who: str) -> None:
+    async def cancel(self, build_id: int, who: Actor) -> None:
         """A request: what no runner has acknowledged ends now, the rest when its runner says so.
 
         Raises NotFound, or Conflict for a build that has ended. Asking again is harmless.
         """
-        reason = f"cancelled by {who}"
+        reason = f"cancelled by {who.name}"
 
         def ask(connection: Connection) -> list[Job]:
             build = builds.locked(connection, build_id)
@@ -224,16 +225,15 @@ class Lifecycle:
                 raise NotFound(f"there is no build with the id {build_id}")
             if Status(build.status).is_terminal:
                 raise Conflict(f"build {build.number} has ended already: {Status(build.status).word}")
-            builds.ask_cancel(connection, build_id, reason)
-            found = jobs.of_build(connection, build_id)
-            for job in found:
-                attempts.end_unstarted(connection, job, Status.CANCELLED, reason, self._clock.now())
+            now = self._clock.now()
+            found = attempts.cancel_build(connection, build_id, reason, now)
+            audit.note(connection, who, builds.deed(connection, build, "build.cancel"), now)
             return found
 
         for job in await self._store.write(ask):
             self._ring_end(job)
 
-    async def resolve(self, job_id: int, verdict: Status, who: str) -> None:
+    async def resolve(self, job_id: int, verdict: Status, who: Actor) -> None:
         """A person says how an `unknown` job ended; `pending` runs it again as a new attempt."""
         if verdict not in VERDICTS:
             words = ", ".join(each.value for each in VERDICTS)
@@ -245,11 +245,16 @@ class Lifecycle:
                 raise NotFound(f"there is no job with the id {job_id}")
             if job.status != Status.UNKNOWN.value:
                 raise Conflict(f"job {job.name!r} is {job.status}, so nothing is left to resolve")
+            now = self._clock.now()
+            said = _SAID[verdict].format(who.name)
             if verdict is Status.PENDING:
-                attempts.try_again(connection, job, f"{who} asked for another attempt", self._clock.now())
+                attempts.try_again(connection, job, said, now)
             else:
-                reason = f"{who} says that it {_SAID[verdict]}"
-                attempts.resolve(connection, job, verdict, reason, self._clock.now())
+                attempts.resolve(connection, job, verdict, said, now)
+            build = builds.by_id(connection, job.build_id)
+            assert build is not None
+            deed = builds.deed(connection, build, "build.resolve", f"job {job.name}: {said}")
+            audit.note(connection, who, deed, now)
             return job
 
         self._ring_end(await self._store.write(decide))
@@ -264,7 +269,12 @@ class Lifecycle:
         self._bus.publish(*job_topics(job.id, job.build_id), "queue", f"runner:{job.runner_id}")
 
 
-_SAID = {Status.SUCCESS: "passed", Status.FAILURE: "failed", Status.CANCELLED: "was cancelled"}
+_SAID = {
+    Status.SUCCESS: "{} says that it passed",
+    Status.FAILURE: "{} says that it failed",
+    Status.CANCELLED: "{} says that it was cancelled",
+    Status.PENDING: "{} asked for another attempt",
+}
 
 
 def _over(connection: Connection, runner_id: int, lease: Lease) -> Released | Dead | None:

@@ -50,20 +50,30 @@ class Queue:
         """Lease up to `free` jobs whose labels the runner has, oldest first; none while it drains or is
         paused."""
 
+        stopped: list[Job] = []  #: whose approval does not hold any more
+
         def lease(connection: Connection) -> list[tuple[Job, Assign | None]]:
+            stopped.clear()
             runner = runners.find(connection, runner_id)
             if runner is None or runner.is_draining or runner.is_paused:
                 return []
             # An offer may have crossed an Assign on the wire: what is leased counts, not what was said.
             places = min(free, runner.capacity - len(jobs.leased_to(connection, runner_id)))
-            ids = list(islice(jobs.fitting(connection, runner.labels), max(places, 0)))
-            granted = [jobs.grant(connection, job_id, runner_id, runner.name) for job_id in ids]
-            return [(job, self._assign(connection, job)) for job in granted if job is not None]
+            granted: list[Job] = []
+            while ids := list(islice(jobs.fitting(connection, runner.labels), max(places - len(granted), 0))):
+                found = [jobs.grant(connection, job_id, runner_id, runner.name) for job_id in ids]
+                granted += [job for job in found if job is not None]
+                refused = [job_id for job_id, job in zip(ids, found, strict=True) if job is None]
+                asked = [self._ask_again(connection, job_id) for job_id in refused]
+                stopped.extend(job for each in asked for job in each)
+                if not any(asked):
+                    break
+            return [(job, self._assign(connection, job)) for job in granted]
 
         if free <= 0:
             return []
         leased = await self._store.write(lease)
-        for job, _ in leased:
+        for job in (*stopped, *(job for job, _ in leased)):
             self._bus.publish(*job_topics(job.id, job.build_id))
         return [assign for _, assign in leased if assign is not None]
 
@@ -86,6 +96,9 @@ class Queue:
             credentials=(CLONE_USER, token) if token else None,
             masks=(*resolved.values.values(), *((token,) if token else ())),
         )
+
+    def _ask_again(self, connection: Connection, job_id: int) -> list[Job]:
+        return attempts.ask_again(connection, job_id, self._clock.now())
 
     async def accept(self, runner_id: int, lease: Lease) -> Begin | None:
         """Store the acknowledgement; None where the lease is over and nothing may start. Idempotent."""

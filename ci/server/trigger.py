@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,12 +13,14 @@ from ci.environ import Context
 from ci.errors import ConfigError, Conflict, Invalid, NotFound, Problem, Unavailable
 from ci.event import Event, Kind
 from ci.pipeline.compile import SecretUse, build_jobs
-from ci.server.bus import Bus
+from ci.server import approvals
+from ci.server.auth import Actor
+from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
 from ci.server.forges.directory import Forges
-from ci.server.models import Build, Repo
+from ci.server.models import Build, Job, Repo
 from ci.server.secrets import Secrets
-from ci.server.store import builds, repos
+from ci.server.store import attempts, audit, builds, jobs, repos
 from ci.server.store.builds import Made, NewBuild
 from ci.server.store.database import Connection, Store
 from ci.spec import JobSpec
@@ -51,6 +53,15 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Again:
+    """A rerun: of which build, by whom, and the jobs, by slug, that keep their results."""
+
+    build: Build
+    who: Actor
+    kept: Mapping[str, Job]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Plan:
     """All that a build is made of but its number."""
 
@@ -59,8 +70,11 @@ class _Plan:
     config_problem: str = ""
     inbox_id: int | None = None
     event_index: int = 0
-    rerun_of: int | None = None
-    parent_number: int | None = None
+    again: _Again | None = None
+
+    @property
+    def parent_number(self) -> int | None:
+        return self.again.build.number if self.again else None
 
 
 class Trigger:
@@ -89,7 +103,7 @@ class Trigger:
         made = await self._made(plan, repo, origin)
         if isinstance(made, str):
             return await self.no_build(repo, origin, made)
-        sentence = f"built #{made.number}"
+        sentence = f"built #{made.number}{_left_words(made)}"
         url = self.build_url(repo, made.number)
         return Result(ref=origin.ref, sentence=sentence, build_id=made.build_id, number=made.number, url=url)
 
@@ -98,24 +112,29 @@ class Trigger:
         await self._store.write(lambda connection: _set_ref(connection, repo, origin))
         return Result(ref=origin.ref, sentence=sentence)
 
-    async def rerun(self, build_id: int, who: str) -> tuple[str, str, int]:
-        """A new build of the same event and the same files: (owner, name, number). It is `who`'s."""
+    async def rerun(self, build_id: int, who: Actor, *, only_failed: bool = False) -> tuple[str, str, int]:
+        """A new build of the same event and the same files: (owner, name, number). It is `who`'s.
 
-        def look(connection: Connection) -> tuple[Build, Repo]:
+        `only_failed`: jobs that passed keep their results. Raises NotFound, or Conflict where nothing is to
+        be run again.
+        """
+
+        def look(connection: Connection) -> tuple[Build, Repo, list[Job]]:
             build = builds.by_id(connection, build_id)
             repo = repos.by_id(connection, build.repo_id) if build else None
             if build is None or repo is None:
                 raise NotFound(f"there is no build with the id {build_id}")
-            return build, repo
+            return build, repo, jobs.of_build(connection, build_id)
 
-        build, repo = await self._store.read(look)
-        event = Event.model_validate(build.event).model_copy(update={"sender": who})
+        build, repo, found = await self._store.read(look)
+        passed = _passed(build, found) if only_failed else {}
+        # The forge's id is of who sent the event; who clicks has an account here.
+        by_whom = {"sender": who.name, "sender_key": ""}
         plan = _Plan(
-            event=event,
-            files=_files_of(build),
+            event=Event.model_validate(build.event).model_copy(update=by_whom),
+            files=builds.config_files(build),
             config_problem="" if build.config else build.reason,
-            rerun_of=build_id,
-            parent_number=build.number,
+            again=_Again(build=build, who=who, kept=passed),
         )
         made = await self._made(plan, repo, None)
         if isinstance(made, str):
@@ -159,19 +178,31 @@ class Trigger:
             if isinstance(compiled, str):
                 return compiled
             new = await self._with_secrets(*compiled, repo)
+            new = _held(_kept(new, plan), plan, repo)
             await self._forges.of(repo).keep(repo, number, plan.event.after)
             try:
-                made = await self._store.write(partial(self._store_build, new=new, repo=repo, origin=origin))
+                store = partial(self._store_build, new=new, plan=plan, repo=repo, origin=origin)
+                made = await self._store.write(store)
             except builds.NumberTaken:
                 continue
             self._bus.publish("builds", "queue", f"build:{made.build_id}", f"repo:{repo_id}")
+            for job in made.superseded:
+                self._bus.publish(*job_topics(job.id, job.build_id), f"runner:{job.runner_id}")
             return made
         raise Unavailable(f"{repo.owner}/{repo.name} gets builds faster than they can be numbered")
 
-    def _store_build(self, connection: Connection, new: NewBuild, repo: Repo, origin: Origin | None) -> Made:
-        made = builds.create(connection, new, self._clock.now())
+    def _store_build(
+        self, connection: Connection, new: NewBuild, plan: _Plan, repo: Repo, origin: Origin | None
+    ) -> Made:
+        now = self._clock.now()
+        made = builds.create(connection, new, now)
         if origin is not None:
             _set_ref(connection, repo, origin)
+        if plan.again is not None:
+            _note_rerun(connection, plan.again, made, now)
+        elif repo.is_superseding and made.is_new:
+            superseded, left = attempts.supersede(connection, made.build_id, now)
+            made = replace(made, superseded=superseded, left=left)
         return made
 
     async def _with_secrets(self, new: NewBuild, uses: tuple[SecretUse, ...], repo: Repo) -> NewBuild:
@@ -214,7 +245,7 @@ class Trigger:
             event=plan.event,
             inbox_id=plan.inbox_id,
             event_index=plan.event_index,
-            rerun_of=plan.rerun_of,
+            rerun_of=plan.again.build.id if plan.again else None,
             config_file=name,
             config=text,
             problems=tuple(problems),
@@ -261,8 +292,46 @@ def _stored(files: Mapping[str, str]) -> tuple[str, str]:
     return (".ci/", json.dumps(dict(files))) if files else ("", "")
 
 
-def _files_of(build: Build) -> dict[str, str]:
-    if build.config_file.endswith("/"):
-        found: dict[str, str] = json.loads(build.config)
-        return found
-    return {build.config_file: build.config} if build.config_file else {}
+# --- reruns, approvals, builds that take the place of others ---------------------------------------------
+
+
+def _passed(build: Build, found: Sequence[Job]) -> dict[str, Job]:
+    """The jobs, by slug, that keep their results in a rerun of what failed. Raises Conflict."""
+    if not Status(build.status).is_terminal:
+        raise Conflict(f"build {build.number} has not ended: {Status(build.status).word}")
+    passed = {job.slug: job for job in found if job.status == Status.SUCCESS.value}
+    if found and len(passed) == len(found):
+        raise Conflict(f"nothing of build {build.number} failed: run all of it again")
+    return passed
+
+
+def _kept(new: NewBuild, plan: _Plan) -> NewBuild:
+    if plan.again is None or not plan.again.kept:
+        return new
+    slugs = {spec.slug for spec in new.specs}
+    return replace(new, kept={slug: job for slug, job in plan.again.kept.items() if slug in slugs})
+
+
+def _held(new: NewBuild, plan: _Plan, repo: Repo) -> NewBuild:
+    """A build that needs an approval waits for it; a rerun of one that did needs its own."""
+    why = approvals.is_needed(repo, plan.event)
+    if not why and plan.again is not None and plan.again.build.needs_approval:
+        why = f"build {plan.again.build.number} needed an approval, and so does this one, which runs it again"
+    if not why:
+        return new
+    if new.status.is_terminal:  # it has no jobs: its file cannot be used
+        return replace(new, held=why)
+    return replace(new, held=why, status=Status.BLOCKED, outcome=Outcome.BLOCKED, reason=why)
+
+
+def _note_rerun(connection: Connection, again: _Again, made: Made, now: float) -> None:
+    what = "what failed" if again.kept else "all of it"
+    details = f"ran {what} again as #{made.number}"
+    audit.note(connection, again.who, builds.deed(connection, again.build, "build.rerun", details), now)
+
+
+def _left_words(made: Made) -> str:
+    if not made.left:
+        return ""
+    numbers = ", ".join(f"#{number}" for number in made.left)
+    return f"; {numbers} goes on, because a step with side effects has started in it"

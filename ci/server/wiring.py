@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from ci.errors import Unavailable
+from ci.server.approvals import Approvals
 from ci.server.bus import LOOK_AGAIN_SECONDS, Bus
 from ci.server.clock import Clock
 from ci.server.config import Settings
@@ -52,6 +53,7 @@ class Server:
         limit = float(settings.disconnect_limit_seconds)
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock, disconnect_limit_seconds=limit)
         self.trigger = Trigger(self.store, self.bus, self.clock, self.forges, self.secrets, url=settings.url)
+        self.approvals = Approvals(self.store, self.bus, self.clock, self.forges)
         self.inbox = Inbox(
             self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=self.vault
         )

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from ci.errors import Conflict, Forbidden, Invalid, NotFound
+from ci.server.auth import Actor
 from ci.server.forges import git
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
@@ -27,6 +28,7 @@ from tests.unit.gitting import CONFIG, ZERO, Work
 from tests.unit.world import Core, core
 
 URL = "http://ci.test"
+BOB = Actor(user_id=2, name="bob")
 MAIN = "refs/heads/main"
 
 
@@ -220,7 +222,7 @@ async def test_a_pipeline_file_that_is_no_text_is_a_build_that_says_so(ways: Way
     await ways.push(f"main:{MAIN}")
     (build,) = await ways.builds()
     assert (build.status, build.reason) == ("error", ".ci.yml is not UTF-8: byte 0 is 0xff")
-    assert (await ways.trigger.rerun(build.id or 0, "bob"))[2] == 2
+    assert (await ways.trigger.rerun(build.id or 0, BOB))[2] == 2
     assert [each.status for each in await ways.builds()] == ["error", "error"]
 
 
@@ -239,7 +241,7 @@ async def test_several_files_are_several_jobs_and_are_stored_together(ways: Ways
     assert build.config_file == ".ci/"
     assert json.loads(build.config) == {".ci/one.yml": CONFIG, ".ci/two.yaml": CONFIG}
     assert len(await ways.core.jobs_of(build.id or 0)) == 2
-    await ways.trigger.rerun(build.id or 0, "bob")
+    await ways.trigger.rerun(build.id or 0, BOB)
     assert len(await ways.core.jobs_of(2)) == 2
 
 
@@ -514,7 +516,7 @@ async def test_a_rerun_is_a_new_build_of_the_same_commit_and_files(ways: Ways) -
     await ways.push(f"main:{MAIN}")
     ways.work.commit_files({".ci.yml": "broken: ["})
     await ways.push(f"main:{MAIN}", options=("ci.skip",))
-    assert await ways.trigger.rerun(1, "bob") == ("ada", "site", 2)
+    assert await ways.trigger.rerun(1, BOB) == ("ada", "site", 2)
     first, second = await ways.builds()
     assert (second.rerun_of, second.config, second.inbox_id) == (first.id, first.config, None)
     assert second.event == {**first.event, "sender": "bob"}
@@ -523,10 +525,12 @@ async def test_a_rerun_is_a_new_build_of_the_same_commit_and_files(ways: Ways) -
     bare = ways.forges.builtin.bare(ways.repo.id or 0)
     assert await bare.ref("refs/shipway/builds/2") == first.event["after"]
     with pytest.raises(NotFound):
-        await ways.trigger.rerun(99, "bob")
+        await ways.trigger.rerun(99, BOB)
 
 
 async def test_pushes_and_reruns_at_once_are_numbered_without_holes(ways: Ways) -> None:
     await ways.push(f"main:{MAIN}")
-    await asyncio.gather(*(ways.trigger.rerun(1, f"u{number}") for number in range(8)))
+    await asyncio.gather(
+        *(ways.trigger.rerun(1, Actor(user_id=number, name=f"u{number}")) for number in range(8))
+    )
     assert sorted(build.number for build in await ways.builds()) == list(range(1, 10))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ci.protocol import Begin, Granted, Held, Lease, Lost, Record, Recorded, StepAsks, Welcome
 from ci.status import Status
-from tests.unit.world import Core, core, ended, hello, job_ended, running, spec
+from tests.unit.world import ADA, Core, core, ended, hello, job_ended, running, spec
 
 MOVES = (
     "begin",
@@ -69,7 +69,7 @@ class Players:
     async def _cancel(self) -> None:
         row = await self.world.build_row(1)
         if not Status(row.status).is_terminal:
-            await self.world.lifecycle.cancel(1, "ada")
+            await self.world.lifecycle.cancel(1, ADA)
 
     async def _hello(self, runner: int, *, remembers: bool) -> None:
         newest = {lease.key: lease for lease in self.seen[runner]} if remembers else {}

@@ -24,10 +24,11 @@ from ci.protocol import (
     StepAsks,
     Stream,
 )
+from ci.server.auth import Actor
 from ci.server.models import Job
 from ci.server.store.tables import EVIDENCE
 from ci.status import Outcome, Status
-from tests.unit.world import Core, core, ended, hello, job_ended, running, spec
+from tests.unit.world import ADA, Core, core, ended, hello, job_ended, running, spec
 
 
 @pytest.fixture
@@ -319,13 +320,13 @@ async def test_a_person_resolves_what_is_unknown(world: Core, verdict: Status) -
     lease = (await world.started(runner)).lease
     await world.record(runner, lease, StepAsks(step=2, after_seconds=1.0), running(2))
     await world.lose_by_silence()
-    await world.lifecycle.resolve(lease.job, verdict, "ada")
+    await world.lifecycle.resolve(lease.job, verdict, ADA)
     job = await world.job(lease.job)
     assert (job.status, job.reason.startswith("ada says that it")) == (verdict.value, True)
     assert (await world.steps(lease.job))["end"].status == verdict.value
     assert (await world.build_row(build)).status == verdict.value
     with pytest.raises(Conflict):
-        await world.lifecycle.resolve(lease.job, verdict, "ada")
+        await world.lifecycle.resolve(lease.job, verdict, ADA)
 
 
 async def test_a_person_may_have_an_unknown_job_run_again(world: Core) -> None:
@@ -337,7 +338,7 @@ async def test_a_person_may_have_an_unknown_job_run_again(world: Core) -> None:
     await world.record(runner, lease, StepAsks(step=2, after_seconds=1.0), running(2))
     await world.lose_by_silence()
     assert (await world.build_row(build)).status == "unknown"
-    await world.lifecycle.resolve(lease.job, Status.PENDING, "ada")
+    await world.lifecycle.resolve(lease.job, Status.PENDING, ADA)
     assert (await world.build_row(build)).status == "running"
     assert (await world.started(runner)).lease.attempt == 2
 
@@ -345,11 +346,11 @@ async def test_a_person_may_have_an_unknown_job_run_again(world: Core) -> None:
 async def test_resolving_what_is_not_unknown_is_refused(world: Core) -> None:
     await world.build()
     with pytest.raises(Conflict, match="nothing is left to resolve"):
-        await world.lifecycle.resolve(1, Status.SUCCESS, "ada")
+        await world.lifecycle.resolve(1, Status.SUCCESS, ADA)
     with pytest.raises(Invalid):
-        await world.lifecycle.resolve(1, Status.RUNNING, "ada")
+        await world.lifecycle.resolve(1, Status.RUNNING, ADA)
     with pytest.raises(NotFound):
-        await world.lifecycle.resolve(99, Status.SUCCESS, "ada")
+        await world.lifecycle.resolve(99, Status.SUCCESS, ADA)
 
 
 # --- lost -------------------------------------------------------------------------------------------
@@ -394,7 +395,7 @@ async def test_cancel_ends_at_once_what_no_runner_has_acknowledged(world: Core) 
     build = await world.build(spec("one"), spec("two"))
     runner = await world.runner()
     (assigned,) = await world.queue.take(runner, 1)
-    await world.lifecycle.cancel(build, "ada")
+    await world.lifecycle.cancel(build, ADA)
     assert [job.status for job in await world.jobs_of(build)] == ["cancelled"] * 2
     row = await world.build_row(build)
     assert (row.status, row.reason) == ("cancelled", "one: cancelled by ada")
@@ -413,7 +414,7 @@ async def test_cancel_of_the_largest_matrix_holds_nobody_up(world: Core) -> None
 
     sqlalchemy_event.listen(Job, "init", on_read)
     try:
-        await world.lifecycle.cancel(build, "ada")
+        await world.lifecycle.cancel(build, ADA)
     finally:
         sqlalchemy_event.remove(Job, "init", on_read)
     assert len(read) == 256
@@ -424,10 +425,10 @@ async def test_cancel_of_a_running_job_is_a_request_until_the_runner_confirms(wo
     build = await world.build()
     runner = await world.runner()
     lease = (await world.started(runner)).lease
-    await world.lifecycle.cancel(build, "ada")
+    await world.lifecycle.cancel(build, ADA)
     assert (await world.build_row(build)).status == "running"
     assert await world.lifecycle.pending_cancels(runner) == [Cancel(lease=lease, reason="cancelled by ada")]
-    await world.lifecycle.cancel(build, "bob")  # once is enough
+    await world.lifecycle.cancel(build, Actor(user_id=2, name="bob"))  # once is enough
     await world.record(runner, lease, ended(1, Status.CANCELLED), job_ended(Status.CANCELLED))
     job = await world.job(lease.job)
     assert (job.status, job.outcome, job.reason) == ("cancelled", "cancelled", "cancelled by ada")
@@ -437,7 +438,7 @@ async def test_cancel_of_a_running_job_is_a_request_until_the_runner_confirms(wo
 async def test_a_cancelled_job_that_is_lost_is_cancelled_and_not_retried(world: Core) -> None:
     build = await world.build()
     lease = (await world.started(await world.runner())).lease
-    await world.lifecycle.cancel(build, "ada")
+    await world.lifecycle.cancel(build, ADA)
     await world.lose_by_silence()
     assert (await world.job(lease.job)).status == "cancelled"
 
@@ -446,7 +447,7 @@ async def test_after_a_cancel_no_side_effect_is_granted(world: Core) -> None:
     build = await world.build(spec(deploy=True))
     runner = await world.runner()
     lease = (await world.started(runner)).lease
-    await world.lifecycle.cancel(build, "ada")
+    await world.lifecycle.cancel(build, ADA)
     assert await world.record(runner, lease, StepAsks(step=2, after_seconds=1.0)) == [
         Recorded(lease=lease, seq=0)
     ]
@@ -458,9 +459,9 @@ async def test_a_build_that_has_ended_cannot_be_cancelled(world: Core) -> None:
     lease = (await world.started(runner)).lease
     await world.record(runner, lease, job_ended())
     with pytest.raises(Conflict, match="has ended already: passed"):
-        await world.lifecycle.cancel(build, "ada")
+        await world.lifecycle.cancel(build, ADA)
     with pytest.raises(NotFound):
-        await world.lifecycle.cancel(99, "ada")
+        await world.lifecycle.cancel(99, ADA)
 
 
 # --- the bus ----------------------------------------------------------------------------------------
@@ -473,7 +474,7 @@ async def test_what_changes_rings_for_its_build_and_the_runner_that_must_hear(wo
     with world.bus.subscribe(f"build:{build}", f"job:{lease.job}", f"runner:{runner}") as topics:
         await world.record(runner, lease, running(1))
         assert await topics.wait(5) == {f"build:{build}", f"job:{lease.job}"}
-        await world.lifecycle.cancel(build, "ada")
+        await world.lifecycle.cancel(build, ADA)
         assert f"runner:{runner}" in await topics.wait(5)
 
 

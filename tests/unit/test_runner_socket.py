@@ -47,7 +47,7 @@ from ci.server.auth import ANONYMOUS
 from ci.server.runners import Runners
 from ci.server.store import codes, runners
 from ci.status import Status
-from tests.unit.world import Core, core, job_ended, spec
+from tests.unit.world import ADA, Core, core, job_ended, spec
 from web.runner_socket import CLOSE_PROTOCOL, CLOSE_REPLACED, RunnerDoor
 
 SECONDS = 10.0
@@ -252,7 +252,7 @@ async def test_cancel_and_drain_reach_a_runner_at_once_and_once(world: World) ->
     async with world.runner() as runner:
         await runner.hear(Welcome)
         assigned = await runner.begin()
-        await world.core.lifecycle.cancel(build, "ada")
+        await world.core.lifecycle.cancel(build, ADA)
         assert await runner.hear(Cancel) == Cancel(lease=assigned.lease, reason="cancelled by ada")
         await world.core.store.write(lambda c: runners.drain(c, 1, is_draining=True))
         world.core.bus.publish("runners")
@@ -283,7 +283,7 @@ async def test_an_acknowledgement_of_a_lease_that_is_over_is_answered_with_dead(
         await runner.hear(Welcome)
         await runner.say(Take(free=1))
         assigned = await runner.hear(Assign)
-        await world.core.lifecycle.cancel(build, "ada")
+        await world.core.lifecycle.cancel(build, ADA)
         assert await runner.hear(Dead) == Dead(attempts=(assigned.lease.key,))
         await runner.say(Accept(lease=assigned.lease))
         assert await runner.hear(Dead) == Dead(attempts=(assigned.lease.key,))

@@ -17,9 +17,9 @@ ENDED = {Status.SUCCESS, Status.FAILURE, Status.ERROR, Status.CANCELLED, Status.
 LAWS = {
     "blocked": "waiting pending running success failure error cancelled skipped unknown",
     "waiting": "blocked pending running success failure error cancelled skipped unknown",
-    "pending": "waiting running success failure error cancelled skipped unknown",
-    "running": "waiting pending success failure error cancelled skipped unknown",
-    "unknown": "pending running success failure error cancelled",
+    "pending": "blocked waiting running success failure error cancelled skipped unknown",
+    "running": "blocked waiting pending success failure error cancelled skipped unknown",
+    "unknown": "blocked pending running success failure error cancelled",
     "success": "",
     "failure": "",
     "error": "",

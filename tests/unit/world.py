@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ci.event import Event, Kind
 from ci.protocol import Assign, Change, Hello, JobEnded, Lease, Record, ServerMessage, StepChanged
+from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
 from ci.server.lifecycle import Lifecycle
@@ -24,6 +25,7 @@ from ci.spec import JobSpec, StepKind, StepSpec
 from ci.status import Status
 
 SHA = "a" * 40
+ADA = Actor(user_id=1, name="ada")
 
 
 class HeldClock(Clock):

@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
+from ci.event import Kind
 from ci.protocol import Change, JobEnded, Lease, LogEnded, StepAsks, StepChanged, Stream
 from ci.server.models import Attempt, Evidence, Job, Step
-from ci.server.store import builds, jobs, runners
+from ci.server.store import approvals, builds, jobs, runners
 from ci.server.store.tables import ATTEMPT, EVIDENCE, STEP, add, many, one
 from ci.spec import JobSpec
 from ci.status import Outcome, Status
@@ -205,6 +206,78 @@ def refuse(connection: Connection, job: Job, outcome: Outcome, reason: str, now:
     jobs.change_attempt(connection, _id(job), job.attempt, is_over=True)
     _close_steps(connection, job, outcome, reason)
     _end_job(connection, job, Status.ERROR, outcome, reason, now)
+
+
+def cancel_build(connection: Connection, build_id: int, reason: str, now: float) -> list[Job]:
+    """Ask for the end of a build: what no runner has acknowledged ends now, the rest when its runner says
+    so. Returns its jobs."""
+    builds.ask_cancel(connection, build_id, reason)
+    found = jobs.of_build(connection, build_id)
+    for job in found:
+        if not Status(job.status).is_terminal:
+            end_unstarted(connection, job, Status.CANCELLED, reason, now)
+    return found
+
+
+def supersede(connection: Connection, build_id: int, now: float) -> tuple[tuple[Job, ...], tuple[int, ...]]:
+    """Cancel the older builds of what this one builds anew: (jobs of those, numbers of those that go on).
+
+    Only pushes to branches and pull requests. A build in which a step with side effects has started, or
+    whose end a person must say, goes on.
+    """
+    newer = builds.by_id(connection, build_id)
+    assert newer is not None
+    if newer.event["kind"] not in (Kind.PUSH.value, Kind.PULL_REQUEST.value):
+        return (), ()
+    cancelled: list[Job] = []
+    left: list[int] = []
+    for old in builds.older_unfinished(connection, newer):
+        if any(_has_side_effects(connection, job) for job in jobs.of_build(connection, old.id or 0)):
+            left.append(old.number)
+        else:
+            cancelled += cancel_build(connection, old.id or 0, f"superseded by #{newer.number}", now)
+    return tuple(cancelled), tuple(left)
+
+
+def _has_side_effects(connection: Connection, job: Job) -> bool:
+    """Whether a step with side effects has started in the present attempt, and nobody knows its end yet."""
+    if Status(job.status).is_terminal:
+        return False
+    attempt = jobs.attempt_row(connection, _id(job), job.attempt)
+    return attempt is not None and attempt.side_effects_at is not None
+
+
+def ask_again(connection: Connection, job_id: int, now: float) -> list[Job]:
+    """The approval of a job's build does not hold: it is withdrawn, and what has not started waits for a
+    person. Returns the jobs that do; none if the approval holds."""
+    job = jobs.locked(connection, job_id)
+    build = builds.locked(connection, job.build_id) if job is not None else None
+    why = approvals.objection(connection, build) if build is not None else ""
+    if build is None or build.id is None or not why:
+        return []
+    approvals.withdraw(connection, build.id)
+    values = {"outcome": Outcome.BLOCKED.value, "reason": why}
+    stopped = [
+        each
+        for each in jobs.of_build(connection, build.id)
+        if each.status in (Status.PENDING.value, Status.WAITING.value)
+        and each.runner_id is None
+        and jobs.advance(connection, each, Status.BLOCKED, **values)
+    ]
+    builds.fold(connection, build.id, now)
+    return stopped
+
+
+def release(connection: Connection, build_id: int, now: float) -> list[Job]:
+    """A person has approved: what waited for that waits for a runner. Returns those jobs."""
+    values = {"outcome": None, "reason": ""}
+    freed = [
+        job
+        for job in jobs.of_build(connection, build_id)
+        if job.status == Status.BLOCKED.value and jobs.advance(connection, job, Status.PENDING, **values)
+    ]
+    builds.fold(connection, build_id, now)
+    return freed
 
 
 def resolve(connection: Connection, job: Job, verdict: Status, reason: str, now: float) -> None:

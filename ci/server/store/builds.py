@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
 from ci.errors import Problem
-from ci.event import Event
-from ci.server.models import Build
+from ci.event import Event, Kind
+from ci.server.models import Build, Job
 from ci.server.store import jobs, outbox
-from ci.server.store.tables import BUILD, REPO, add_if_new, changed, one
+from ci.server.store.audit import Deed
+from ci.server.store.tables import BUILD, REPO, add_if_new, changed, many, one
 from ci.spec import JobSpec
 from ci.status import Outcome, Status, of_build
 
@@ -30,6 +33,8 @@ class NewBuild:
     config: str = ""
     problems: tuple[Problem, ...] = ()
     specs: tuple[JobSpec, ...] = ()
+    kept: Mapping[str, Job] = field(default_factory=dict)  #: by slug: jobs whose result is that of an old one
+    held: str = ""  #: why it needs a person's approval; empty: it needs none
     status: Status = Status.PENDING
     outcome: Outcome | None = None
     reason: str = ""
@@ -43,6 +48,8 @@ class Made:
     number: int
     is_new: bool = True
     job_ids: tuple[int, ...] = field(default=())
+    superseded: tuple[Job, ...] = ()  #: of older builds: cancelled for this one
+    left: tuple[int, ...] = ()  #: numbers of older builds that go on: side effects have started in them
 
 
 class NumberTaken(Exception):
@@ -71,10 +78,15 @@ def create(connection: Connection, new: NewBuild, now: float) -> Made:
     build_id = add_if_new(connection, _row(new, now))
     if build_id is None:  # another writer was faster with the same event
         raise NumberTaken
-    numbered = enumerate(new.specs)
-    job_ids = tuple(jobs.add_job(connection, build_id, place, spec, now) for place, spec in numbered)
+    job_ids = []
+    for place, spec in enumerate(new.specs):
+        old = new.kept.get(spec.slug)
+        if old is not None:
+            job_ids.append(jobs.add_kept(connection, build_id, place, spec, old))
+        else:
+            job_ids.append(jobs.add_job(connection, build_id, place, spec, now, new.held))
     outbox.tell(connection, build_id, now)
-    return Made(build_id=build_id, number=new.number, job_ids=job_ids)
+    return Made(build_id=build_id, number=new.number, job_ids=tuple(job_ids))
 
 
 def _row(new: NewBuild, now: float) -> Build:
@@ -91,9 +103,48 @@ def _row(new: NewBuild, now: float) -> Build:
         status=new.status.value,
         outcome=new.outcome.value if new.outcome else None,
         reason=new.reason,
+        needs_approval=bool(new.held),
         created_at=now,
         finished_at=now if new.status.is_terminal else None,
     )
+
+
+def config_files(build: Build) -> dict[str, str]:
+    """The stored pipeline files by name: one file, or a folder of them as JSON."""
+    if not build.config_file.endswith("/"):
+        return {build.config_file: build.config} if build.config_file else {}
+    try:
+        found = json.loads(build.config)
+    except ValueError:
+        return {}
+    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
+
+
+def older_unfinished(connection: Connection, newer: Build) -> list[Build]:
+    """Unfinished builds before this one of the same branch or the same pull request, oldest first."""
+    event = BUILD.c.event
+    kind = newer.event["kind"]
+    same = event["ref"].as_string() == newer.event["ref"]
+    if kind == Kind.PULL_REQUEST.value:
+        same = event["pull_request"].as_integer() == newer.event["pull_request"]
+    ended = [status.value for status in Status if status.is_terminal]
+    older = (BUILD.c.repo_id == newer.repo_id, BUILD.c.id < newer.id, BUILD.c.status.not_in(ended))
+    of_kind = event["kind"].as_string() == kind
+    return many(connection, Build, select(BUILD).where(*older, of_kind, same).order_by(BUILD.c.id))
+
+
+def newest_of_branch(connection: Connection, repo_id: int, branch: str) -> Build | None:
+    """The newest build of a push to the branch that had pipeline files."""
+    kind, name = BUILD.c.event["kind"].as_string(), BUILD.c.event["branch"].as_string()
+    where = (BUILD.c.repo_id == repo_id, kind == Kind.PUSH.value, name == branch, BUILD.c.config_file != "")
+    return one(connection, Build, select(BUILD).where(*where).order_by(BUILD.c.id.desc()).limit(1))
+
+
+def deed(connection: Connection, build: Build, action: str, details: str = "") -> Deed:
+    """What a person did to a build, for the audit log: `owner/name/12`."""
+    row = connection.execute(select(REPO.c.owner, REPO.c.name).where(REPO.c.id == build.repo_id)).one()
+    place = f"{row.owner}/{row.name}/{build.number}"
+    return Deed(action=action, object=place, repo_id=build.repo_id, details=details)
 
 
 def by_id(connection: Connection, build_id: int) -> Build | None:
@@ -123,7 +174,7 @@ def fold(connection: Connection, build_id: int, now: float) -> None:
         "outcome": decisive.outcome if decisive else None,
         "reason": _reason(decisive.name, decisive.reason, len(found)) if decisive else "",
     }
-    started = [job.started_at for job in found if job.started_at is not None]
+    started = [job.started_at for job in found if job.started_at is not None and job.kept_from is None]
     if build.started_at is None and started:
         values["started_at"] = min(started)
     if status.is_terminal:

@@ -13,24 +13,50 @@ from sqlalchemy import ColumnElement, Connection, Table, func, select, update
 
 from ci.protocol import Lease
 from ci.server.models import Attempt, Job, Step
+from ci.server.store import approvals
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, STEP, add, add_if_new, changed, many, one
 from ci.spec import JobSpec
 from ci.status import Outcome, Status, may_advance
 
 
-def add_job(connection: Connection, build_id: int, position: int, spec: JobSpec, now: float) -> int:
+def add_job(
+    connection: Connection, build_id: int, position: int, spec: JobSpec, now: float, held: str = ""
+) -> int:
+    """A job with its steps; `held`: why a person must act before it may start."""
     job = Job(
         build_id=build_id,
         position=position,
         name=spec.name,
         slug=spec.slug,
         spec=spec.model_dump(mode="json"),
-        status=Status.PENDING.value,
+        status=(Status.BLOCKED if held else Status.PENDING).value,
+        outcome=Outcome.BLOCKED.value if held else None,
+        reason=held,
         created_at=now,
     )
     job_id = add(connection, job)
     add_steps(connection, job_id, 1, spec)
     return job_id
+
+
+def add_kept(connection: Connection, build_id: int, position: int, spec: JobSpec, old: Job) -> int:
+    """A job that stands for one of an earlier build, with its result; that one has the steps and logs."""
+    job = Job(
+        build_id=build_id,
+        position=position,
+        name=spec.name,
+        slug=spec.slug,
+        spec=spec.model_dump(mode="json"),
+        status=old.status,
+        outcome=old.outcome,
+        reason=old.reason,
+        attempt=old.attempt,
+        kept_from=old.kept_from or old.id,
+        created_at=old.created_at,
+        started_at=old.started_at,
+        finished_at=old.finished_at,
+    )
+    return add(connection, job)
 
 
 def add_steps(connection: Connection, job_id: int, attempt: int, spec: JobSpec) -> None:
@@ -80,8 +106,9 @@ def of_build(connection: Connection, build_id: int) -> list[Job]:
 
 
 def standings(connection: Connection, build_id: int) -> Sequence[Any]:
-    """(name, status, outcome, reason, started_at) of each job, in order; light, for each end asks for it."""
-    columns = (JOB.c.name, JOB.c.status, JOB.c.outcome, JOB.c.reason, JOB.c.started_at)
+    """(name, status, outcome, reason, started_at, kept_from) of each job, in order; light, for each end
+    asks for it."""
+    columns = (JOB.c.name, JOB.c.status, JOB.c.outcome, JOB.c.reason, JOB.c.started_at, JOB.c.kept_from)
     return connection.execute(
         select(*columns).where(JOB.c.build_id == build_id).order_by(JOB.c.position)
     ).all()
@@ -153,7 +180,10 @@ def is_fit(wanted: Mapping[str, str], offered: Mapping[str, str]) -> bool:
 
 
 def grant(connection: Connection, job_id: int, runner_id: int, runner_name: str) -> Job | None:
-    """Lease the job to a runner under a new epoch; None if somebody was faster."""
+    """Lease the job to a runner under a new epoch. None if somebody was faster, or if its build waits for
+    an approval or has one that does not hold (law 8)."""
+    if approvals.objection_to_job(connection, job_id):
+        return None
     free = (JOB.c.id == job_id, JOB.c.status == Status.PENDING.value, JOB.c.runner_id.is_(None))
     values = {"runner_id": runner_id, "epoch": JOB.c.epoch + 1, "is_accepted": False, "lease_ticks": 0}
     if not changed(connection, update(JOB).where(*free).values(**values)):

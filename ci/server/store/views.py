@@ -153,19 +153,19 @@ def _rows(connection: Connection, ids: Select[Any]) -> list[BuildRow]:
 def _current_steps(connection: Connection, build_ids: Sequence[int]) -> dict[int, list[tuple[Job, Step]]]:
     """The steps of the newest attempts, in the order of the file; services left out."""
     jobs = {j.id: j for j in many(connection, Job, select(JOB).where(JOB.c.build_id.in_(build_ids)))}
-    current = and_(STEP.c.job_id == JOB.c.id, STEP.c.attempt == JOB.c.attempt)
-    steps = many(
-        connection,
-        Step,
-        select(STEP)
+    run_by = func.coalesce(JOB.c.kept_from, JOB.c.id)
+    current = and_(STEP.c.job_id == run_by, STEP.c.attempt == JOB.c.attempt)
+    rows = connection.execute(
+        select(JOB.c.id.label("owner_id"), *STEP.c)
         .join(JOB, current)
         .where(JOB.c.build_id.in_(build_ids), STEP.c.kind != "service")
-        .order_by(JOB.c.position, STEP.c.number),
+        .order_by(JOB.c.position, STEP.c.number)
     )
     found: dict[int, list[tuple[Job, Step]]] = defaultdict(list)
-    for step in steps:
-        job = jobs[step.job_id]
-        found[job.build_id].append((job, step))
+    for row in rows:
+        values = dict(row._mapping)
+        job = jobs[values.pop("owner_id")]
+        found[job.build_id].append((job, Step(**values)))
     return found
 
 
@@ -265,6 +265,7 @@ class JobView:
 
     job: Job
     attempts: tuple[AttemptView, ...]
+    kept_number: int | None = None  #: of the build that it is kept from
 
     def steps(self, attempt: int | None = None) -> tuple[Step, ...]:
         number = attempt or self.job.attempt
@@ -306,7 +307,8 @@ def build(connection: Connection, repo: Repo, number: int) -> BuildView | None:
 
 
 def _job_views(connection: Connection, jobs: Sequence[Job]) -> tuple[JobView, ...]:
-    ids = [job.id for job in jobs]
+    ids = [_run_by(job) for job in jobs]
+    kept = _numbers_of_jobs(connection, [job.kept_from for job in jobs if job.kept_from is not None])
     attempts = {
         (row.job_id, row.attempt): row
         for row in many(connection, Attempt, select(ATTEMPT).where(ATTEMPT.c.job_id.in_(ids)))
@@ -316,16 +318,31 @@ def _job_views(connection: Connection, jobs: Sequence[Job]) -> tuple[JobView, ..
         steps[step.job_id, step.attempt].append(step)
     views = []
     for job in jobs:
-        numbers = sorted({number for job_id, number in (*attempts, *steps) if job_id == job.id})
+        runner_job = _run_by(job)
+        numbers = sorted({number for job_id, number in (*attempts, *steps) if job_id == runner_job})
         rows = tuple(
             AttemptView(
-                attempt=attempts.get((job.id or 0, number)) or Attempt(job_id=job.id or 0, attempt=number),
-                steps=tuple(steps[job.id or 0, number]),
+                attempt=attempts.get((runner_job, number)) or Attempt(job_id=runner_job, attempt=number),
+                steps=tuple(steps[runner_job, number]),
             )
             for number in numbers
         )
-        views.append(JobView(job=job, attempts=rows))
+        views.append(JobView(job=job, attempts=rows, kept_number=kept.get(job.kept_from or 0)))
     return tuple(views)
+
+
+def _run_by(job: Job) -> int:
+    """The job whose steps and logs are this one's: itself, or the one that it is kept from."""
+    return job.kept_from or job.id or 0
+
+
+def _numbers_of_jobs(connection: Connection, job_ids: Sequence[int]) -> dict[int, int]:
+    """The numbers of the builds of jobs."""
+    if not job_ids:
+        return {}
+    joined = select(JOB.c.id, BUILD.c.number).join(BUILD, JOB.c.build_id == BUILD.c.id)
+    rows = connection.execute(joined.where(JOB.c.id.in_(job_ids)))
+    return {row.id: row.number for row in rows}
 
 
 def _previous(connection: Connection, build: Build) -> Build | None:
