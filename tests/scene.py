@@ -24,7 +24,7 @@ from ci.errors import Problem
 from ci.event import Event, Kind
 from ci.protocol import Stream
 from ci.server import auth
-from ci.server.approvals import Approvals
+from ci.server.approvals import Approvals, is_needed
 from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
@@ -33,7 +33,7 @@ from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import LogKey, Logs
-from ci.server.models import Attempt, Inbox, Runner
+from ci.server.models import Attempt, Inbox, PullRequest, Repo, Runner
 from ci.server.secrets import Secrets
 from ci.server.store import builds, repos, tokens, users
 from ci.server.store.builds import NewBuild
@@ -523,6 +523,56 @@ async def fill(scene: Scene) -> dict[str, int]:
     return made
 
 
+async def blocked(scene: Scene, repo_id: int) -> int:
+    """A build of a fork's pull request that waits for an approval, after a push to main."""
+    before = "steps:\n  test:\n    image: busybox\n    commands: [make test]\n"
+    after = before.replace("make test", "make test && ./upload")
+    await scene.build(
+        repo_id,
+        [("ci", [Done(name="test", log=b"ok\n")])],
+        new_build={"config_file": ".ci.yml", "config": before},
+    )
+    event = Event(
+        kind=Kind.PULL_REQUEST,
+        ref="refs/pull/7/head",
+        branch="main",
+        after="b" * 40,
+        pull_request=7,
+        source_repo="mallory/worker",
+        is_from_fork=True,
+        title="Fix a typo in the README",
+        author="Ada Lovelace",
+        sender="mallory",
+        sender_key="4711",
+        link="https://github.example/ada/worker/pull/7",
+        changed_files=("README.md", ".ci.yml"),
+        variables={},
+    )
+    repo = Repo(id=repo_id, forge="builtin", forge_key="", owner="", name="", clone_url="", created_at=0.0)
+    spec = JobSpec(name="ci", slug="ci", is_trusted=False, steps=(_spec(0, Done(name="test"), ()),))
+
+    def make(c: Connection) -> int:
+        new = NewBuild(
+            repo_id=repo_id,
+            number=builds.next_number(c, repo_id),
+            event=event,
+            specs=(spec,),
+            config_file=".ci.yml",
+            config=after,
+            held=is_needed(repo, event),
+            status=Status.BLOCKED,
+            outcome=Outcome.BLOCKED,
+            reason=is_needed(repo, event),
+        )
+        seen = PullRequest(
+            repo_id=repo_id, number=7, head_sha=event.after, target_branch="main", updated_at=0.0
+        )
+        add(c, seen)
+        return builds.create(c, new, scene.clock.now()).build_id
+
+    return await scene.store.write(make)
+
+
 async def _lost_and_retried(scene: Scene, repo_id: int, clone: Done) -> int:
     build_id = await scene.build(
         repo_id,
@@ -576,4 +626,4 @@ async def _matrix(scene: Scene, repo_id: int, clone: Done) -> int:
     )
 
 
-__all__ = ["PASSWORD", "RUNNER", "Done", "Scene", "fill", "pytest_log", "send", "sign_in"]
+__all__ = ["PASSWORD", "RUNNER", "Done", "Scene", "blocked", "fill", "pytest_log", "send", "sign_in"]
