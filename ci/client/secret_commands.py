@@ -80,7 +80,7 @@ def set_secret(  # noqa: PLR0913 - each is an option of the command line
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Set a secret to what comes on standard input (one line end at its end is left out).
+    """Set a secret to what comes on standard input. Of a single line, the line end is left out.
 
     From a file: `shipway secret set NAME < file`. On a terminal it asks, and shows nothing of what is typed.
     """
@@ -115,8 +115,7 @@ def _value(name: str) -> str:
             raise Invalid(
                 "a secret is text in UTF-8; encode other bytes first, as with `base64 -w0`"
             ) from error
-        value = value.removesuffix("\n").removesuffix("\r")
-    if not value:
+    if not value.strip():
         raise Invalid(
             "nothing came on standard input: give the value there, as `shipway secret set NAME < file`"
         )

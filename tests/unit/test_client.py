@@ -18,8 +18,11 @@ from sqlalchemy import update
 
 from ci.client.http import PIECE_BYTES
 from ci.client.servers import Account, Servers
+from ci.event import Event, Kind
 from ci.server.logs import LogKey
+from ci.server.store import repos
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, STEP
+from ci.spec import JobSpec, StepKind, StepSpec
 from tests.scene import Done as Step
 from tests.scene import Scene, fill
 from tests.unit.commanding import SHIPWAY, Person
@@ -262,6 +265,48 @@ async def test_runners_are_paused_drained_resumed_and_removed_by_name(shown: Sho
     assert kept.code == 130, "nobody said yes"
     code = (await shown.ada.run("runners", "code")).text.strip()
     assert len(code.split("-")) == 3
+
+
+#: Its last line end belongs to it: without it, no ssh reads the key.
+KEY = b"-----BEGIN KEY-----\nMTIzNDU2Nzg5MA==\n-----END KEY-----\n"
+
+
+async def test_a_secret_goes_in_by_standard_input_and_its_value_never_comes_out(shown: Shown) -> None:
+    async def ada(*arguments: str, stdin: bytes = b"") -> Any:
+        return await shown.ada.run("secret", *arguments, stdin=stdin)
+
+    done = await ada(
+        "set", "deploy_key", "--repo", "ada/api", "--event", "push", "--step", "deploy", stdin=KEY
+    )
+    assert (done.code, done.text) == (0, "deploy_key is set for ada/api\n")
+    (found,) = (await ada("ls", "--repo", "ada/api", "--json")).json["secrets"]
+    assert (found["events"], found["images"], found["steps"]) == (["push"], [], ["deploy"])
+    assert (await ada("ls", "--repo", "ada/api")).text.splitlines()[1].split() == (
+        ["deploy_key", "ada/api", "push", "deploy", "never"]
+    )
+    weak = await ada("set", "pin", "--owner", "ada", stdin=b"12\n")
+    assert weak.code == 0 and weak.err.startswith("warning: ")
+    wide = await ada("set", "shared", "--server-wide", stdin=b"a long enough value\n")
+    assert wide.text == "shared is set for every repo of the server\n"
+    assert (await ada("rm", "pin", "--owner", "ada")).text == "pin is removed from every repo of ada\n"
+    gone = await ada("rm", "pin", "--owner", "ada")
+    assert gone.code == 2 and "pin" in gone.err
+    assert (await ada("set", "empty", "--repo", "ada/api")).code == 2
+    assert (await ada("ls", "--owner", "ada", "--server-wide")).err == (
+        "shipway: give one of --repo, --owner and --server-wide\n"
+    )
+    step = StepSpec(
+        number=0, name="deploy", slug="deploy", kind=StepKind.COMMANDS, secrets={"KEY": "deploy_key"}
+    )
+    spec = JobSpec(name="ci", slug="ci", steps=(step,), is_trusted=True)
+    push = Event(kind=Kind.PUSH, ref="refs/heads/main", after="a" * 40)
+
+    def resolve(c: Any) -> dict[str, str]:
+        repo = repos.find(c, "ada", "api")
+        assert repo is not None
+        return shown.scene.parts().secrets.for_job(c, spec, push, repo, "ada/api/1").values
+
+    assert await shown.scene.store.write(resolve) == {"deploy_key": KEY.decode()}
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------
