@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ci.errors import Invalid
 
@@ -33,17 +33,24 @@ def config_folder(environ: Mapping[str, str]) -> Path:
 
 def clean_url(text: str) -> str:
     """The address of a server as it is kept. Raises Invalid for what is none."""
-    url = text.strip().rstrip("/")
+    url = text.strip()
     if "://" not in url:
         url = f"{'http' if is_loopback('http://' + url) else 'https'}://{url}"
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Invalid(f"{text!r} is no address of a server: give one like https://ci.example.org")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(parts):
+        raise Invalid("that is no address of a server: give one like https://ci.example.org")
     if parts.username or parts.password:
         raise Invalid("an address has no user name or password in it: sign in with `shipway login`")
     if parts.query or parts.fragment:
         raise Invalid(f"{text!r} is the address of a page: give the server's own, as https://ci.example.org")
-    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def _has_good_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_loopback(url: str) -> bool:
