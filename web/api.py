@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from ci.errors import NotFound
+from ci.errors import Conflict, Invalid, NotFound
 from ci.server import queue
 from ci.server.models import Attempt, Build, Repo, Step
 from ci.server.store import views
@@ -17,7 +17,7 @@ from web.guard import Call
 from web.openapi import Operation, Query, describe
 from web.pages import parse_filter, why
 from web.query import limit, number
-from web.schemas import BuildList, NewBuildAnswer, RepoList, WholeBuild, WholeRepo
+from web.schemas import BuildList, NewBuildAnswer, RepoList, RerunBody, WholeBuild, WholeRepo
 
 _LIST = (
     Query(
@@ -190,7 +190,15 @@ async def cancel(call: Call) -> Response:
     return JSONResponse(await _whole(call), 202)
 
 
-@describe(Operation(summary="A new build of the same event and files", answer=NewBuildAnswer, status=201))
+@describe(
+    Operation(
+        summary="A new build of the same event and files",
+        answer=NewBuildAnswer,
+        status=201,
+        body=RerunBody,
+        errors=(Conflict, Invalid),
+    )
+)
 async def rerun(call: Call) -> Response:
     found = await _whole(call)
     only_failed = is_only_failed(call)

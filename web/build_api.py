@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse, Response
 
-from ci.errors import NotFound
+from ci.errors import Conflict, Invalid, NotFound
 from ci.server.approvals import FileChange, Question
 from web import build_page
 from web.api import build
 from web.guard import Call
+from web.openapi import Operation, describe
+from web.schemas import ApprovalFacts, VerdictBody, WholeBuild
 
 
+@describe(Operation(summary="What a build waits for an approval of", answer=ApprovalFacts))
 async def approval(call: Call) -> Response:
     """What a build waits for, as its page shows it. 404 for one that waits for no approval."""
     view = await build_page.find_view(call)
@@ -45,16 +48,28 @@ def _file(file: FileChange) -> dict[str, object]:
     return {"file": file.name, "note": file.note, "diff": "\n".join(file.lines)}
 
 
+@describe(Operation(summary="Let a stranger's build run", answer=WholeBuild, errors=(Conflict,)))
 async def approve(call: Call) -> Response:
     await build_page.decide(call, is_approved=True)
     return await build(call)
 
 
+@describe(
+    Operation(summary="Say that a stranger's build shall not run", answer=WholeBuild, errors=(Conflict,))
+)
 async def reject(call: Call) -> Response:
     await build_page.decide(call, is_approved=False)
     return await build(call)
 
 
+@describe(
+    Operation(
+        summary="Say how a job ended of which nobody knows it",
+        answer=WholeBuild,
+        body=VerdictBody,
+        errors=(Conflict, Invalid),
+    )
+)
 async def resolve(call: Call) -> Response:
     await build_page.resolve(call)
     return await build(call)

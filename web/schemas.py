@@ -101,6 +101,7 @@ class JobFacts(BaseModel):
     reason: str
     matrix: dict[str, Any]
     attempt: int = Field(description="the present one")
+    kept_from: int | None = Field(description="number of the build whose result this job keeps")
     started_at: float | None
     finished_at: float | None
     attempts: list[AttemptFacts]
@@ -112,8 +113,45 @@ class WholeBuild(BuildFacts):
     problems: list[Mistake]
     config_file: str
     cancel_reason: str = Field(description="not empty once somebody asked for its end")
+    needs_approval: bool = Field(description="a stranger's: no job of it starts without an approval")
     rerun_of: int | None = Field(description="the number of the build that it runs again")
     jobs: list[JobFacts]
+
+
+class ConfigChange(BaseModel):
+    file: str
+    note: str
+    diff: str
+
+
+class ApprovalFacts(BaseModel):
+    """What an approval would let run, and all that it is bound to."""
+
+    reason: str
+    binding: str = Field(description="SHA-256 of what is approved; another head, target or file has another")
+    pull_request: int | None
+    title: str
+    link: str
+    sender: str
+    sender_key: str = Field(description="the forge's own id of the sender")
+    source_repo: str
+    is_from_fork: bool
+    head: str
+    target: str
+    merge: str
+    moved: str = Field(description="why an approval would not hold, or nothing")
+    changed_files: list[str] | None
+    compared_with: str
+    changes_config: bool
+    config: list[ConfigChange]
+
+
+class VerdictBody(BaseModel):
+    verdict: str = Field(description="success, failure, cancelled, or pending to run it again")
+
+
+class RerunBody(BaseModel):
+    only: str = Field(default="", description="`failed`: jobs that passed keep their result")
 
 
 class NewBuildAnswer(BaseModel):
@@ -216,6 +254,18 @@ class NewRepoAnswer(BaseModel):
 
 class RepoSettings(BaseModel):
     is_private: bool
+    is_enabled: bool = Field(description="false: deliveries are kept, and build nothing")
+    is_superseding: bool = Field(description="a newer build of the same ref cancels the older")
+    timeout_minutes: int = Field(description="how long a job may take")
+    approval: str = Field(description="what waits for an approval: forks, pull_requests")
+
+
+class RepoSettingsBody(BaseModel):
+    is_private: bool | None = None
+    is_enabled: bool | None = None
+    is_superseding: bool | None = None
+    timeout_minutes: int | None = None
+    approval: str | None = None
 
 
 class Delivery(BaseModel):

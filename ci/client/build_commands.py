@@ -12,7 +12,7 @@ from rich.text import Text
 from ci.client import builds, output, place
 from ci.client.http import Api
 from ci.client.logs import Logs, Pace, Wanted
-from ci.client.options import BuildArgument, JsonOption, RepoArgument, ServerOption, connect, group
+from ci.client.options import BuildArgument, JsonOption, ServerOption, connect, group
 from ci.client.output import age, ago, lasted, note, show_facts, show_json, show_table, status
 from ci.client.place import BuildPath
 from ci.client.terminal import plain
@@ -188,31 +188,6 @@ def rerun(
 
 def _started(found: dict[str, Any], as_json: bool) -> None:
     show_json(found) if as_json else print(f"{found['repo']}/{found['number']}  {plain(found['url'])}")
-
-
-@build.command()
-def run(
-    repo: RepoArgument = "",
-    branch: Annotated[str, typer.Option(help="Which branch. [the default branch]")] = "",
-    var: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable; may be repeated.")
-    ] = None,
-    server: ServerOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Start a build by hand."""
-    with connect(server) as api:
-        where = place.repo(repo, api.account.url)
-        body = {"branch": branch, "variables": [_variable(each) for each in var or ()]}
-        found = api.post(f"{where.api}/builds", body)
-    _started(found, as_json)
-
-
-def _variable(text: str) -> str:
-    name, equals, _ = text.partition("=")
-    if not (name and equals):
-        raise Invalid(f"--var {text!r} is not NAME=VALUE")
-    return text
 
 
 # --- what a person decides -------------------------------------------------------------------------

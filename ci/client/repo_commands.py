@@ -102,22 +102,6 @@ def disable(repo: RepoArgument = "", server: ServerOption = "", as_json: JsonOpt
     _change(repo, "disable", server, as_json)
 
 
-@repo.command("rm")
-def remove(
-    path: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Which repo, in full.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    server: ServerOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Remove a repo from the server, with its builds and logs."""
-    with connect(server) as api:
-        where = place.repo(path, api.account.url)
-        if not yes:
-            typer.confirm(f"Remove {where} with its builds and logs?", abort=True, err=True)
-        found = api.post(f"{where.api}/remove", {"confirm": str(where)})
-    show_json(found) if as_json else print(f"{where} is removed")
-
-
 @repo.command()
 def settings(
     repo: RepoArgument = "",

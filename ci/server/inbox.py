@@ -284,6 +284,8 @@ class Inbox:
         if refusal:
             return Result(ref=update.ref, sentence=refusal)
         origin = await self._origin(row_id, index, repo, update, last)
+        if not repo.is_enabled:
+            return await self._trigger.no_build(repo, origin, "no build: the repo is disabled")
         if _SKIP_OPTION in push.options:
             return await self._trigger.no_build(repo, origin, "skipped, because the push said -o ci.skip")
         event = await self._forges.of(repo).event_of(repo, update, push)

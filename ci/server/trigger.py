@@ -271,6 +271,7 @@ class Trigger:
             system_url=self._url,
             parent_number=plan.parent_number,
             created_at_seconds=int(self._clock.now()),
+            timeout_seconds=repo.timeout_minutes * 60,
         )
 
 

@@ -321,7 +321,6 @@ async def test_a_secret_goes_in_by_standard_input_and_its_value_never_comes_out(
         ("build ls --limit 1000", 2, "`shipway build ls --help` explains"),
         ("build lss", 2, "No such command 'lss'"),
         ("build show", 2, "stand in a git clone"),
-        ("build run ada/api --var X", 2, "--var 'X' is not NAME=VALUE"),
     ],
 )
 async def test_a_mistake_is_one_sentence_and_2(shown: Shown, command: str, code: int, said: str) -> None:

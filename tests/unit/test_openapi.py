@@ -122,7 +122,12 @@ async def test_every_parameter_of_a_path_is_described(whole: Whole) -> None:
 
 
 async def test_every_answer_to_a_get_is_what_its_schema_says_and_names_every_field(whole: Whole) -> None:
-    asked = [path for path, methods in whole.document["paths"].items() if "get" in methods]
+    # Nothing of the scene waits for an approval; tests/unit/test_approvals.py asks for one.
+    asked = [
+        path
+        for path, methods in whole.document["paths"].items()
+        if "get" in methods and not path.endswith("/approval")
+    ]
     assert len(asked) >= 8
     for path in asked:
         address = re.sub(r"{(\w+)}", lambda match: VALUES[match[1]], path)
