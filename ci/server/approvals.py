@@ -45,7 +45,7 @@ def is_needed(repo: Repo, event: Event) -> str:
         return ""
     if not event.is_untrusted and repo.approval != PULL_REQUESTS:
         return ""
-    noun = f"pull request {event.pull_request}" if event.pull_request is not None else "this"
+    noun = f"Pull request {event.pull_request}" if event.pull_request is not None else "This"
     who = f" (sent by {event.sender})" if event.sender else ""
     if event.is_untrusted:
         fork = f" {event.source_repo}" if event.source_repo else ""

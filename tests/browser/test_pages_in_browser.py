@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from ci.server.store import builds
 from tests.browser.conftest import open_page, sign_in
-from tests.scene import Done, Scene, fill
+from tests.scene import Done, Scene, blocked, fill
 
 pytestmark = pytest.mark.browser
 
@@ -31,6 +31,7 @@ PAGES = {
     "attempts": "/r/ada/worker/2/ci/build?attempt=1",
     "cancelled": "/r/ada/worker/3",
     "unknown": "/r/ada/worker/4",
+    "approval": "/r/ada/asked/2",
     "missing": "/r/ada/api/999",
 }
 
@@ -52,6 +53,7 @@ async def test_axe_finds_nothing_serious(
     scene: Scene, site: str, browser: Browser, axe: str, theme: Any, width: int
 ) -> None:
     await fill(scene)
+    await blocked(scene, await scene.repo("ada", "asked"))
     context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     wrong: list[str] = []
     page = await context.new_page()
@@ -70,6 +72,7 @@ async def test_no_page_is_wider_than_the_screen(
     scene: Scene, site: str, browser: Browser, width: int
 ) -> None:
     await fill(scene)
+    await blocked(scene, await scene.repo("ada", "asked"))
     pulled = Done(name="build", status="error", outcome="image", reason="no such host as this one, " * 20)
     await scene.build(await scene.repo("ada", "wide"), [("ci", [pulled])])
     context = await browser.new_context(viewport={"width": width, "height": 800})
@@ -86,6 +89,7 @@ async def test_the_newest_line_stands_once_where_the_log_is_live(
     scene: Scene, site: str, browser: Browser
 ) -> None:
     await fill(scene)
+    await blocked(scene, await scene.repo("ada", "asked"))
     for has_scripts in (False, True):
         context = await browser.new_context(java_script_enabled=has_scripts)
         await sign_in(context, site)
@@ -117,6 +121,7 @@ async def test_without_scripts_a_build_can_be_read_and_cancelled(
 
 async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
+    await blocked(scene, await scene.repo("ada", "asked"))
     await open_page(page, site)
     await page.keyboard.press("j")
     await page.keyboard.press("j")
@@ -137,6 +142,7 @@ async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: 
 
 async def test_the_palette_goes_to_a_repo_by_a_few_letters(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
+    await blocked(scene, await scene.repo("ada", "asked"))
     await open_page(page, site)
     await page.keyboard.press("Control+k")
     box = page.get_by_role("combobox", name="A page, a repo or a build")
@@ -152,6 +158,7 @@ async def test_the_palette_goes_to_a_repo_by_a_few_letters(scene: Scene, site: s
 
 async def test_a_new_build_appears_in_the_list_without_a_reload(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
+    await blocked(scene, await scene.repo("ada", "asked"))
     await open_page(page, site)
     await page.evaluate("window.marker = 1")
     before = await page.locator(".builds > li").count()

@@ -64,7 +64,7 @@ def _join(connection, repo_id: int, name: str, role: Role) -> None:  # type: ign
 async def test_the_page_says_who_what_changed_and_asks(made: Made) -> None:
     text = await made.page()
     words = _words(text)
-    assert "May this run here? pull request 7 comes from the fork mallory/worker (sent by mallory)" in words
+    assert "May this run here? Pull request 7 comes from the fork mallory/worker (sent by mallory)" in words
     assert "Who mallory (account 4711 at the forge)" in words
     assert f"Commit {'b' * 40}" in words and "Into main" in words
     assert "The pull request changes what runs. Its pipeline files against main as of build 1" in words

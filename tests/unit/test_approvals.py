@@ -168,7 +168,7 @@ def test_forks_always_wait_and_the_rest_as_the_repo_says() -> None:
     own = fork.model_copy(update={"is_from_fork": False})
     pushed = Event(kind=Kind.PUSH, ref="refs/heads/main", after="a" * 40, variables={})
     assert is_needed(repo, fork) == (
-        "pull request 7 comes from the fork mallory/site (sent by mallory): "
+        "Pull request 7 comes from the fork mallory/site (sent by mallory): "
         "somebody who may write here must approve it first"
     )
     assert is_needed(repo, own) == "" and is_needed(repo, pushed) == ""
