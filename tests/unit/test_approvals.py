@@ -533,3 +533,22 @@ async def test_what_cannot_be_seen_is_written_out(door: Door) -> None:
     text = "\n".join((await door.question(build)).files[0].lines)
     assert "\\u202e\\u2066 looks harmless" in text and "\u202e" not in text
     assert "[and 3,002 more characters]" in text
+
+
+async def test_a_withdrawn_approval_frees_no_other_job_of_the_build(door: Door) -> None:
+    head = push(door.work, {".ci/a.yml": CONFIG, ".ci/b.yml": CONFIG}, "two", "fork")
+    await door.seen(head)
+    build = await door.made(head)
+    await door.approve(build)
+    (first,) = await door.core.queue.take(door.runner, 1)
+    assert await door.core.queue.accept(door.runner, first.lease) is not None
+    await door.seen("f" * 40)
+    assert await door.claims() == []  # the second job asks again
+    assert (await door.again(build)).status == "blocked"
+    assert await door.core.store.read(lambda c: approvals.find(c, build.id or 0)) is None
+    await door.seen(head)
+    await door.core.lose_by_silence()  # the first waits for a runner again
+    assert await door.claims() == []
+    assert {job.status for job in await door.core.jobs_of(build.id or 0)} == {"blocked"}
+    await door.approve(build)
+    assert len(await door.claims()) == 2
