@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
@@ -21,45 +22,75 @@ import ahocorasick_rs
 REPLACEMENT = b"***"
 #: Shorter values are not masked: they would blot out the log and hide nothing. Saving one warns.
 MINIMUM_BYTES = 4
-#: A line of a value of several lines is masked by itself from this length on.
-MINIMUM_LINE_BYTES = 6
+#: Digits alone stand in every log as ports, years and counts, unless there are many.
+MINIMUM_DIGITS = 8
+#: Words that stand in many logs anyway: to mask them hides nothing and shreds what people read.
+COMMON = frozenset(
+    {
+        *("true", "false", "null", "none", "undefined", "enabled", "disabled", "default"),
+        *("main", "master", "trunk", "latest", "stable", "test", "tests", "prod", "production", "staging"),
+        *("admin", "root", "user", "guest", "password", "passwd", "secret", "token", "localhost"),
+    }
+)
 #: Above this sum of all patterns the compact automaton is used.
 MAX_TABLE_BYTES = 32 * 1024
 #: Where `base64` and `openssl base64` break their lines.
 _WRAPS = (76, 64)
+_MINIMUM_WRAPPED = 6
+
+
+def is_useless(value: str) -> bool:
+    """Whether to mask `value` would shred logs and hide nothing: short, common, or one character again and
+    again. The white space around it does not count."""
+    plain = value.strip()
+    if len(plain.encode("utf-8", "surrogateescape")) < MINIMUM_BYTES or len(set(plain)) == 1:
+        return True
+    is_number = plain.isascii() and plain.isdigit()
+    return plain.lower() in COMMON or (is_number and len(plain) < MINIMUM_DIGITS)
 
 
 def forms(secret: str) -> set[bytes]:
-    """Every byte string that gives the secret away.
+    """Every byte string that gives the secret away; none for a useless one.
 
     The value as it is and without the white space around it, and each of its lines; each of these also
     in base64 (at all three alignments, both alphabets, broken into lines), hex, URL-quoted, escaped for
-    JSON and for a shell's single quotes.
+    JSON, and quoted for a shell: in single quotes, in double quotes, with backslashes.
     """
-    found: set[bytes] = set()
-    for text in {secret, secret.strip()}:
-        found |= _encoded(text, MINIMUM_BYTES)
+    if is_useless(secret):
+        return set()
+    found = _encoded(secret) | _encoded(secret.strip())
     lines = [line.strip() for line in secret.splitlines()]
     if len(lines) > 1:
         for line in lines:
-            found |= _encoded(line, MINIMUM_LINE_BYTES)
+            if not is_useless(line):
+                found |= _encoded(line)
     return found
 
 
-def _encoded(text: str, minimum: int) -> set[bytes]:
+def _encoded(text: str) -> set[bytes]:
     raw = text.encode("utf-8", "surrogateescape")
-    if len(raw) < minimum:
-        return set()
     found = {raw, raw.hex().encode(), raw.hex().upper().encode()}
     found |= set(_base64_forms(raw))
     printable = raw.decode("utf-8", "replace")
     for quoted in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
         found |= {quoted.encode(), _lower_percents(quoted).encode()}
     for is_ascii in (True, False):
-        found.add(json.dumps(printable, ensure_ascii=is_ascii)[1:-1].encode())
-    for apostrophe in ("'\\''", "'\"'\"'"):
-        found.add(printable.replace("'", apostrophe).encode())
-    return found
+        escaped = json.dumps(printable, ensure_ascii=is_ascii)[1:-1]
+        found |= {escaped.encode(), escaped.replace("/", "\\/").encode(), _html_safe(escaped).encode()}
+    return found | {quoted.encode() for quoted in _shell_forms(printable)}
+
+
+def _html_safe(escaped: str) -> str:
+    """JSON as those write it who think of HTML."""
+    return escaped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _shell_forms(text: str) -> Iterator[str]:
+    for apostrophe in ("'\\''", "'\"'\"'", "\\'"):
+        yield text.replace("'", apostrophe)
+    yield text.replace("\\", "\\\\").replace("'", "\\'")  # $'...'
+    yield re.sub(r'(["$`\\])', r"\\\1", text)  # "..."
+    yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", text)  # every special character by itself
 
 
 def _lower_percents(quoted: str) -> str:
@@ -77,7 +108,7 @@ def _base64_forms(raw: bytes) -> Iterator[bytes]:
     alone = base64.b64encode(raw)
     for wrap in _WRAPS:
         if len(alone) > wrap:
-            for begin in range(0, len(alone) - MINIMUM_LINE_BYTES, wrap):
+            for begin in range(0, len(alone) - _MINIMUM_WRAPPED, wrap):
                 yield from _both_alphabets(alone[begin : begin + wrap])
 
 

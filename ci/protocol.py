@@ -47,8 +47,12 @@ ACCEPTED_VERSIONS = frozenset({PROTOCOL_VERSION})
 HEARTBEAT_SECONDS = 5.0
 
 
+#: What is no message of ours may hold a secret all the same: an error never quotes it.
+_HIDES = ConfigDict(hide_input_in_errors=True)
+
+
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class Lease(_Message):
@@ -252,9 +256,9 @@ ServerMessage = Annotated[
     Field(discriminator="type"),
 ]
 
-_RUNNER: TypeAdapter[RunnerMessage] = TypeAdapter(RunnerMessage)
-_SERVER: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
-_CHANGE: TypeAdapter[Change] = TypeAdapter(Change)
+_RUNNER: TypeAdapter[RunnerMessage] = TypeAdapter(RunnerMessage, config=_HIDES)
+_SERVER: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage, config=_HIDES)
+_CHANGE: TypeAdapter[Change] = TypeAdapter(Change, config=_HIDES)
 
 
 def encode(message: RunnerMessage | ServerMessage | Change) -> str:

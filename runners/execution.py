@@ -59,6 +59,7 @@ class Execution:
         self._engine = engine
         self._clone = make_clone() if self._spec.clone else None
         self._masks = (*self._assign.masks, *(self._clone.masks if self._clone else ()))
+        self._secrets = spool.patterns(self._masks)
         self._plan = Plan(self._spec)
         self._journal = Journal(spool, self._journal_broke)
         self._began, self._began_at = time.monotonic(), time.time()
@@ -127,7 +128,7 @@ class Execution:
         except asyncio.CancelledError:
             pass
         except Exception as error:  # the edge: whatever an engine raises ends the job with a reason
-            self.halt(Halt.infra(_internal(error)))
+            self.halt(Halt.infra(self._internal(error)))
         return not self._halted.is_set()
 
     def _advance(self) -> None:
@@ -196,7 +197,7 @@ class Execution:
         except (EngineError, CloneError, ShipwayError) as error:
             exit_ = Exit(code=None, outcome=Outcome.INFRA, reason=str(error))
         except Exception as error:  # the edge: whatever goes wrong with a step is its end, with a reason
-            exit_ = Exit(code=None, outcome=Outcome.INFRA, reason=_internal(error))
+            exit_ = Exit(code=None, outcome=Outcome.INFRA, reason=self._internal(error))
         finally:
             if timer:
                 timer.cancel()
@@ -289,6 +290,9 @@ class Execution:
     # --- the journal -------------------------------------------------------------------------------
 
     def _record(self, change: Change) -> None:
+        """A reason may quote what an engine, a registry or git said: masked like a log."""
+        if isinstance(change, StepChanged | JobEnded) and change.reason:
+            change = change.model_copy(update={"reason": self._secrets.mask(change.reason)})
         self._journal.put(lambda: change)
 
     def _record_end(
@@ -340,18 +344,20 @@ class Execution:
         return time.monotonic() - self._began
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(_quiet(coroutine))
+        task = asyncio.create_task(self._quiet(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _quiet(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except EngineError as error:  # of a `stop`: `destroy` follows anyhow
+            self._say(f"engine: {error}")
 
-async def _quiet(coroutine: Coroutine[Any, Any, None]) -> None:
-    try:
-        await coroutine
-    except EngineError as error:  # of a `stop`: `destroy` follows anyhow
-        print(f"engine: {error}", file=sys.stderr)
+    def _internal(self, error: Exception) -> str:
+        self._say("".join(traceback.format_exception(error)))
+        return f"internal error in the runner: {type(error).__name__}: {error}"
 
-
-def _internal(error: Exception) -> str:
-    traceback.print_exception(error)
-    return f"internal error in the runner: {type(error).__name__}: {error}"
+    def _say(self, text: str) -> None:
+        """Into the spool's own file: on a disk, so masked."""
+        print(self._secrets.mask(text), file=sys.stderr)

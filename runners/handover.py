@@ -13,7 +13,7 @@ HOLDING = b"holding\n"
 class Handover(BaseModel):
     """One line of JSON; a line without its end means that the supervisor died: nothing may start."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     assign: Assign = Field(repr=False)
     spool: str  #: the folder, made by `spool.prepare`

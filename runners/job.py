@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from ci.errors import ShipwayError
@@ -37,7 +38,10 @@ def main() -> None:
     sys.stdout.buffer.write(HOLDING)
     sys.stdout.flush()
     _leave_the_supervisor(Path(handover.spool))
-    asyncio.run(_work(open_engine(Path(handover.data)), handover, spool))
+    try:
+        asyncio.run(_work(open_engine(Path(handover.data)), handover, spool))
+    except Exception:  # the edge: its last words go to the spool's disk, and from there to the runner's log
+        sys.exit(spool.patterns(handover.assign.masks).mask(traceback.format_exc()))
     spool.close()
 
 

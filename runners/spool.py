@@ -204,12 +204,16 @@ class SpoolWriter:
         self._bell.ring()
         return seq
 
-    def open_log(self, step: int, *, masks: Sequence[str], token: str, limit_bytes: int) -> StepLog:
-        """Begin the log of a step, at the moment it starts: times in its marks count from here."""
+    def patterns(self, masks: Sequence[str]) -> Patterns:
+        """What is masked, compiled once for all logs of the job."""
         with self._mutex:
             if masks != self._secrets_of:
                 self._secrets, self._secrets_of = Patterns(masks), tuple(masks)
-            secrets = self._secrets
+            return self._secrets
+
+    def open_log(self, step: int, *, masks: Sequence[str], token: str, limit_bytes: int) -> StepLog:
+        """Begin the log of a step, at the moment it starts: times in its marks count from here."""
+        secrets = self.patterns(masks)
         streams = Streams(self._folder, step, self._bell.ring)
         pipeline = Pipeline(streams, secrets=secrets, token=token, limit_bytes=limit_bytes, clock=self._clock)
         return StepLog(step, streams, pipeline)

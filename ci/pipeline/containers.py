@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ci import shell
 from ci.pipeline import substitute
 from ci.pipeline.conditions import read_when
 from ci.pipeline.fields import Fields, Reader, not_yet_operator
@@ -23,7 +24,6 @@ IMAGE = re.compile(
     r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9+.-]*:[0-9a-fA-F]{32,})?\Z",
     re.ASCII,
 )
-_EXPORTABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def read_steps(pipeline: Fields) -> tuple[Step, ...]:
@@ -226,12 +226,11 @@ def _is_variable(name: str, mark: Mark, value: str | FromSecret, reader: Reader)
     if "=" in name or len(name) > MAX_NAME or not name.isprintable() or " " in name:
         reader.problems.error(mark, f"{shown(name)} is not the name of a variable")
         return False
+    if isinstance(value, FromSecret) and (why := shell.not_for_secrets(name)):
+        reader.problems.error(mark, f"the variable {shown(name)} cannot hold a secret: {why}")
+        return False
     if name == "CI" or name.startswith("CI_"):
         reader.problems.warn(mark, f"{name} replaces our variable of that name, for this container only")
-    elif isinstance(value, FromSecret) and not _EXPORTABLE.match(name):
-        message = f"no shell can export {shown(name)}, so it cannot hold a secret; use letters, digits and _"
-        reader.problems.error(mark, message)
-        return False
-    elif not _EXPORTABLE.match(name):
+    elif not shell.is_exportable(name):
         reader.problems.warn(mark, f"no shell can export {shown(name)}; it is set when the container is made")
     return True

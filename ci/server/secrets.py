@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ci.errors import Invalid, NotFound, Problem
 from ci.event import Event, Kind
-from ci.mask import MINIMUM_BYTES
+from ci.mask import MINIMUM_BYTES, is_useless
 from ci.pipeline.compile import SecretUse
 from ci.server.auth import Actor
 from ci.server.clock import Clock
@@ -27,13 +27,6 @@ from ci.spec import JobSpec, StepSpec
 
 MAX_BYTES = 64 * 1024
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,99}\Z")
-#: Words that stand in many logs anyway: to mask them hides nothing and shreds what people read.
-_COMMON = frozenset(
-    {
-        *("true", "false", "yes", "no", "on", "off", "null", "none", "test", "main", "master", "latest"),
-        *("admin", "root", "user", "password", "secret", "token"),
-    }
-)
 _GOOD_LENGTH = 8
 
 
@@ -164,8 +157,11 @@ def weakness(value: str) -> str:
         return (
             f"it is shorter than {MINIMUM_BYTES} characters, so it is not masked in logs: take a longer one"
         )
-    if plain.lower() in _COMMON or (plain.isdigit() and len(plain) < _GOOD_LENGTH):
-        return "it is a common word or a short number, which logs hold anyway: take a random one"
+    if is_useless(value):
+        return (
+            "it is a common word, a short number or one character again and again, which logs hold anyway, "
+            "so it is not masked: take a random one"
+        )
     if len(plain) < _GOOD_LENGTH:
         return f"it is shorter than {_GOOD_LENGTH} characters, so it is easily guessed"
     return ""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from threading import Lock, Thread, Timer
 from typing import Any
 
+from ci.shell import is_exportable
 from ci.spec import StepKind, StepSpec
 from ci.status import Outcome
 from runners.engines import gate, images, sandbox, stream
@@ -206,7 +207,7 @@ class ContainerStep:
     def _payload(self, launch: Launch, image: Image) -> bytes:
         if not self._step.commands:
             return gate.exec_payload(launch.environment, image.arguments)
-        exported = {name: value for name, value in launch.environment.items() if gate.is_exportable(name)}
+        exported = {name: value for name, value in launch.environment.items() if is_exportable(name)}
         return gate.commands_payload(exported, self._step.commands, launch.mark_token)
 
     def _await_death(self, created: Created, death: Future[int]) -> int:
@@ -256,9 +257,7 @@ class ContainerStep:
 
     def _visible(self, environment: Mapping[str, str], door: Door) -> dict[str, str]:
         return {
-            name: value
-            for name, value in environment.items()
-            if door is Door.BARE or not gate.is_exportable(name)
+            name: value for name, value in environment.items() if door is Door.BARE or not is_exportable(name)
         }
 
     def _create(self, image: Image, namespace: Namespace, door: Door, visible: Mapping[str, str]) -> Created:

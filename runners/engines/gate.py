@@ -14,10 +14,10 @@ with TERM blocked, may never see it, and waits for the KILL.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from ci import marks
+from ci.shell import is_exportable
 
 _END = "shipway-end"
 #: What the engine writes to have TERM sent to every process of the container.
@@ -41,18 +41,6 @@ exit $shipway_code
 #: Standard error joined to standard output: the true order of a command step's lines.
 JOINED = _GATE % " 2>&1"
 APART = _GATE % ""
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: Names that a shell holds for itself: to set them would fail, or change how it reads our text.
-_SHELLS_OWN = re.compile(
-    "_|BASH.*|shipway_.*|DIRSTACK|ENV|EPOCH.*|EUID|FUNCNAME|GROUPS|HISTCMD|IFS|LINENO|OLDPWD|OPT(ARG|ERR|IND)"
-    "|POSIXLY_CORRECT|PPID|PS[124]|PWD|S?RANDOM|SECONDS|SHELLOPTS|UID"
-)
-
-
-def is_exportable(name: str) -> bool:
-    """Whether a shell can export the name; others stand in the container's config, where they can be seen."""
-    return _NAME.fullmatch(name) is not None and _SHELLS_OWN.fullmatch(name) is None
 
 
 def commands_payload(environment: Mapping[str, str], commands: Sequence[str], token: str) -> bytes:

@@ -14,7 +14,7 @@ from ci.spec import CloneSpec, JobSpec, StepKind, StepSpec
 from ci.status import Outcome, Status
 from runners.clone import Clone
 from runners.ending import Halt
-from runners.engines.base import EngineError
+from runners.engines.base import EngineError, Exit, Launch
 from runners.engines.fake import FakeEngine, FakeJanitor
 from runners.execution import Execution
 from runners.handover import Handover
@@ -294,6 +294,32 @@ async def test_secrets_are_masked_before_they_reach_the_spool(run) -> None:
     job = run(step("a", FAKE_OUTPUT="the s3cr3t is out\n")).start()
     await job.end()
     assert b"s3cr3t" not in job.log()
+
+
+async def test_what_an_engine_says_of_a_failure_is_masked_too(run, capfd: pytest.CaptureFixture[str]) -> None:
+    job = run(step("a", image="registry.invalid/s3cr3t"), step("b", 2))
+
+    async def run_step(launch: Launch) -> Exit:
+        if launch.step.slug == "a":
+            return Exit(code=None, outcome=Outcome.IMAGE, reason="the registry said: no s3cr3t here")
+        raise RuntimeError("a fault of ours with s3cr3t in it")
+
+    job.engine.run = run_step
+    end = await job.start().end()
+    assert end.reason == "a: the registry said: no *** here"
+    assert job.of(1)[-1].reason == "the registry said: no *** here"
+    assert "RuntimeError: a fault of ours with *** in it" in job.of(2)[-1].reason
+    assert "s3cr3t" not in (job.reader.folder / "journal").read_text()
+    said = capfd.readouterr().err
+    assert "a fault of ours with *** in it" in said
+    assert "s3cr3t" not in said
+
+
+async def test_a_step_gets_its_secrets_by_their_variables_and_a_withheld_one_empty(run) -> None:
+    job = run(step("a", FAKE_OUTPUT="", secrets={"FAKE_OUTPUT": "token", "OTHER": "withheld"}))
+    job.assign = job.assign.model_copy(update={"secrets": {"token": "the value s3cr3t\n"}})
+    await job.start().end()
+    assert job.log() == b"the value ***\n"
 
 
 async def test_a_commit_is_cloned_by_the_runner_with_a_log_of_its_own(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from urllib.parse import quote, quote_plus
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.mask import Masker, Patterns, forms
+from ci.mask import Masker, Patterns, forms, is_useless
 
 PEM = "-----BEGIN KEY-----\n" + "\n".join(f"MIIEpAIB{i}KCAQEA7x" for i in range(40)) + "\n-----END KEY-----\n"
 
@@ -118,7 +119,7 @@ def test_base64_of_any_text_around_a_secret_gives_nothing_but_its_edges(
     # Two characters at each edge are shared with the neighbours.
     raw = len(secret.encode())
     shown = masked([secret], [encoded])
-    if raw >= 8 and "*" not in secret:
+    if raw >= 8 and "*" not in secret and not is_useless(secret):
         assert b"***" in shown
         assert len(shown) <= len(base64.b64encode(before)) + len(base64.b64encode(after)) + 3 + 4
 
@@ -136,6 +137,11 @@ def test_base64_of_any_text_around_a_secret_gives_nothing_but_its_edges(
         "pa\"ss wörd/+'x".encode().hex(),
         "pa\"ss wörd/+'x".encode().hex().upper(),
         "pa\"ss wörd/+'\\''x",
+        shlex.quote("pa\"ss wörd/+'x")[1:-1],
+        "pa\"ss wörd/+\\'x",  # $'...'
+        "pa\\\"ss wörd/+'x",  # "..."
+        "pa\\\"ss\\ wörd/+\\'x",  # printf %q
+        json.dumps("pa\"ss wörd/+'x")[1:-1].replace("/", "\\/"),
         base64.b64encode("pa\"ss wörd/+'x".encode()).decode().rstrip("="),
         base64.urlsafe_b64encode("pa\"ss wörd/+'x".encode()).decode().rstrip("="),
     ],
@@ -172,8 +178,8 @@ def test_only_the_end_that_begins_a_secret_is_held_back() -> None:
     assert masker.feed(b"a line of 40 bytes\n") == b"a line of 40 bytes\n"
     assert masker.feed(b"--") == b""
     assert masker.feed(b"- done\n") == b"--- done\n"
-    masker = Masker(["secret", "retry!"])
-    assert masker.feed(b"a secret") == b"a ***"  # the mask is out though `ret` may begin the other
+    masker = Masker(["ssecret", "retry!"])
+    assert masker.feed(b"a ssecret") == b"a ***"  # the mask is out though `ret` may begin the other
     assert masker.feed(b"ry! b") == b" b"
 
 
@@ -186,6 +192,31 @@ def test_a_secret_that_never_ends_comes_out_at_the_end_of_the_stream() -> None:
 
 def test_short_values_are_not_masked() -> None:
     assert masked(["1", "abc", "", " \n "], [b"1 abc \n"]) == b"1 abc \n"
+
+
+def test_lines_of_a_secret_that_stand_in_many_logs_are_left_alone() -> None:
+    secret = "{\nkind: tok-9182\n-----\ntrue\n2024\nlatest\n}"
+    assert masked([secret], [b"true 2024 ----- latest { tok-9182 kind: tok-9182"]) == (
+        b"true 2024 ----- latest { tok-9182 ***"
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["abc", " abc\n", "true", "FALSE", "main", "latest", "8080", "------", "  "]
+)
+def test_useless_values_shred_no_log(value: str) -> None:
+    assert is_useless(value)
+    line = f"{value} {value.lower()} branch=main:latest true 18080 --------".encode()
+    assert masked([value], [line]) == line
+
+
+@pytest.mark.parametrize("value", ["hunter2", "12345678", "pa ss", "tokens!"])
+def test_short_values_that_are_not_common_are_masked(value: str) -> None:
+    assert masked([value], [value.encode()]) == b"***"
+
+
+def test_json_written_for_html_is_masked() -> None:
+    assert masked(["a<b>c&d/e"], [rb"<a\u003cb\u003ec\u0026d/e>"]) == b"<***>"
 
 
 def test_a_text_is_masked_at_once() -> None:

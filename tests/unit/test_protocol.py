@@ -109,6 +109,18 @@ def test_secrets_do_not_show_in_a_representation() -> None:
     assert "hush" not in repr(assign)
 
 
+def test_an_error_about_what_is_no_message_quotes_none_of_it() -> None:
+    text = Assign(lease=LEASE, spec=spec(), secrets={"k": "hush"}).model_dump_json()
+    for broken in (
+        text.replace('"epoch"', '"epock"'),
+        text.replace('"hush"', '["hush"]'),
+        text[:-9] + "hush",
+    ):
+        with pytest.raises(ValidationError) as caught:
+            protocol.decode_from_server(broken)
+        assert "hush" not in str(caught.value)
+
+
 NUMBERS = st.integers(0, (1 << 32) - 1)
 LONG = st.integers(0, (1 << 63) - 1)
 LEASES = st.builds(Lease, job=LONG, attempt=NUMBERS, epoch=NUMBERS)

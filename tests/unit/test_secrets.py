@@ -19,6 +19,7 @@ from ci.server.secrets import Filters, repository, weakness
 from ci.server.store import audit, repos
 from ci.server.store import secrets as rows
 from ci.server.store.tables import SECRET
+from ci.shell import is_exportable, not_for_secrets
 from ci.status import Status
 from tests.unit.world import SHA, Core, core
 
@@ -209,9 +210,27 @@ def test_an_image_is_known_by_its_repository(image: str, wanted: str) -> None:
     assert repository(image) == wanted
 
 
-def test_a_secret_under_a_name_that_no_shell_exports_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="no shell can export"):
-        compiled("steps: {a: {image: x, environment: {a.b: {from_secret: t}}, commands: [make]}}")
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a.b", "no shell can export it"),
+        ("UID", "a shell keeps this name for itself"),
+        ("BASH_ENV", "a shell keeps this name for itself"),
+        ("ENV", "a shell keeps this name for itself"),
+        ("IFS", "a shell keeps this name for itself"),
+        ("PATH", "which programs and libraries are found"),
+        ("LD_PRELOAD", "which programs and libraries are found"),
+    ],
+)
+def test_a_secret_under_a_name_that_cannot_hold_one_is_an_error(name: str, why: str) -> None:
+    text = f"steps: {{a: {{image: x, environment: {{{name}: {{from_secret: t}}}}, commands: [make]}}}}"
+    with pytest.raises(ConfigError, match=why):
+        compiled(text)
+
+
+def test_no_variable_that_may_hold_a_secret_is_shown_by_docker_inspect() -> None:
+    for name in ("TOKEN", "UID", "ENV", "PATH", "LD_X", "a.b", "_", "a_1", "PS1", "shipway_x"):
+        assert is_exportable(name) or not_for_secrets(name)
 
 
 def test_names_of_secrets_are_found_at_any_depth_of_settings() -> None:

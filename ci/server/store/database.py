@@ -228,7 +228,12 @@ def _engine(path: Path, *, is_writer: bool) -> Engine:
     pool: dict[str, Any] = (
         {"poolclass": NullPool} if is_writer else {"poolclass": QueuePool, "pool_size": _READERS}
     )
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False}, **pool)
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,  # an error goes into the server's log, the values of a row do not
+        **pool,
+    )
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: Any) -> None:
