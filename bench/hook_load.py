@@ -1,7 +1,7 @@
-"""Load for `scripts/bench hooks`: pushes as GitHub sends them, 10 KB each, over connections that stay open.
+"""Load for `scripts/bench hooks`: signed pushes of 10 KB each, over connections that stay open.
 
 Its own process, so that server and sender share no interpreter.
-usage: python -m bench.hook_load PORT PATH REPO_KEY COUNT CONNECTIONS < SECRET
+usage: python -m bench.hook_load PORT PATH COUNT CONNECTIONS < SECRET
 Prints one JSON object: seconds, milliseconds of each request, ids that were acknowledged, other answers.
 """
 
@@ -16,50 +16,19 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
 
 BODY_BYTES = 10_000
 
 
-def push(repo_key: int, number: int) -> bytes:
-    """A push that builds nothing, for its message says so: what is measured is how it is accepted."""
-    sha = hashlib.sha1(f"{uuid.uuid4()}".encode(), usedforsecurity=False).hexdigest()
-    commit = {
-        "id": sha,
-        "message": "Measure [skip ci]",
-        "timestamp": "2026-01-02T03:04:05Z",
-        "url": f"https://github.example/ada/app/commit/{sha}",
-        "author": {"name": "Ada", "email": "ada@example.org", "username": "ada"},
-        "committer": {"name": "Ada", "email": "ada@example.org", "username": "ada"},
-        "added": [],
-        "removed": [],
-        "modified": [],
-    }
-    body: dict[str, Any] = {
-        "ref": f"refs/heads/load-{number}",
-        "before": "0" * 40,
-        "after": sha,
-        "created": True,
-        "deleted": False,
-        "forced": False,
-        "repository": {
-            "id": repo_key,
-            "name": "app",
-            "full_name": "ada/app",
-            "private": True,
-            "owner": {"login": "ada", "id": 1, "name": "ada"},
-            "default_branch": "main",
-            "clone_url": "https://github.example/ada/app.git",
-            "html_url": "https://github.example/ada/app",
-        },
-        "pusher": {"name": "ada", "email": "ada@example.org"},
-        "sender": {"login": "ada", "id": 1, "type": "User"},
-        "head_commit": commit,
-        "commits": [commit],
-    }
-    rest = BODY_BYTES - len(json.dumps(body)) - 16
-    commit["modified"] = [f"src/module_{n:04d}.py" for n in range(rest // 2 // 24)]
-    return json.dumps(body).encode()
+def push(number: int) -> tuple[str, bytes]:
+    """A delivery's id and body. It says `ci.skip` and builds nothing: measured is how it is accepted."""
+    push_id = uuid.uuid4().hex
+    sha = hashlib.sha1(push_id.encode(), usedforsecurity=False).hexdigest()
+    body: dict[str, object] = {"push_id": push_id, "pusher": "ada", "options": ["ci.skip"]}
+    body["refs"] = [{"ref": f"refs/heads/load-{number}", "before": "0" * 40, "after": sha}]
+    padding = BODY_BYTES - len(json.dumps(body)) - 4
+    body["options"] = ["ci.skip", "x" * padding]
+    return push_id, json.dumps(body).encode()
 
 
 @dataclass(kw_only=True)
@@ -70,13 +39,13 @@ class Sent:
     broken: int = 0
 
 
-def request(port: int, path: str, body: bytes, secret: bytes) -> tuple[str, bytes]:
-    delivery = str(uuid.uuid4())
+def request(port: int, path: str, number: int, secret: bytes) -> tuple[str, bytes]:
+    delivery, body = push(number)
     signature = hmac.new(secret, body, hashlib.sha256).hexdigest()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        f"User-Agent: GitHub-Hookshot/044aadd\r\nX-GitHub-Event: push\r\nX-GitHub-Delivery: {delivery}\r\n"
-        f"X-Hub-Signature-256: sha256={signature}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"X-Shipway-Delivery: {delivery}\r\nX-Shipway-Signature: sha256={signature}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     return delivery, head.encode() + body
 
@@ -114,9 +83,9 @@ async def _answer(reader: asyncio.StreamReader) -> int:
 
 
 async def main() -> None:
-    port, path, repo_key, count, connections = sys.argv[1:]
+    port, path, count, connections = sys.argv[1:]
     secret = sys.stdin.buffer.readline().strip()
-    every = [request(int(port), path, push(int(repo_key), n), secret) for n in range(int(count))]
+    every = [request(int(port), path, n, secret) for n in range(int(count))]
     sent = Sent()
     start = time.perf_counter()
     width = int(connections)

@@ -2,7 +2,7 @@
 same body and stores it in SQLite (WAL, synchronous FULL) by one writer thread with group commit. No parsing,
 no routing, no duplicates, no answer but 202.
 
-usage: python -m bench.hooks_baseline FOLDER SECRET      prints its port
+usage: python -m bench.hooks_baseline FOLDER < SECRET      prints its port
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def application(writer: Writer, secret: bytes) -> Any:
             more = message.get("more_body", False)
         headers = dict(scope["headers"])
         wanted = b"sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest().encode()
-        is_signed = hmac.compare_digest(wanted, headers.get(b"x-hub-signature-256", b""))
+        is_signed = hmac.compare_digest(wanted, headers.get(b"x-shipway-signature", b""))
         if is_signed:
-            await writer.store(headers[b"x-github-delivery"].decode(), body)
+            await writer.store(headers[b"x-shipway-delivery"].decode(), body)
         await send({"type": "http.response.start", "status": 202 if is_signed else 401, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -77,11 +77,12 @@ def application(writer: Writer, secret: bytes) -> Any:
 
 
 async def main() -> None:
+    secret = sys.stdin.buffer.readline().strip()
     writer = Writer(Path(sys.argv[1]) / "baseline.db")
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(
-        application(writer, sys.argv[2].encode()), log_level="warning", access_log=False, lifespan="off"
+        application(writer, secret), log_level="warning", access_log=False, lifespan="off"
     )
     await uvicorn.Server(config).serve(sockets=[listener])
 
