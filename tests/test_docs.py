@@ -94,3 +94,16 @@ def test_every_key_of_the_pages_is_documented() -> None:
     page = (ROOT / "docs/reference/pages.md").read_text()
     assert len(keys) > 10
     assert [pair for pair in keys if f"| `{pair[0]}` | {pair[1]} |" not in page] == []
+
+
+def test_every_test_of_the_security_page_is_there_and_no_row_is_missing() -> None:
+    text = (ROOT / "docs/security-tests.md").read_text()
+    rows = re.findall(r"^\| T(\d+) \|.*\| (.*) \|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 45))
+    assert [cell for _, cell in rows if "::" not in cell and not cell.startswith("with ")] == []
+    missing = [
+        f"{path}::{name}"
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+        if not re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
+    ]
+    assert missing == []
