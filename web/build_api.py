@@ -20,7 +20,7 @@ async def approval(call: Call) -> Response:
     question = await call.parts.approvals.question(view.repo, view.build)
     if question is None:
         raise NotFound(f"build {view.build.number} waits for no approval")
-    return JSONResponse({"reason": view.build.reason, **_question(question)})
+    return JSONResponse({"reason": question.why, **_question(question)})
 
 
 def _question(question: Question) -> dict[str, object]:

@@ -70,6 +70,7 @@ class FileChange:
 class Question:
     """What a person is shown who decides about a build."""
 
+    why: str  #: that it is asked, as a sentence
     stranger: str  #: who sent the event, as the forge names the account
     stranger_key: str
     source_repo: str
@@ -95,6 +96,7 @@ class Question:
 class _Found:
     """What the rows say about a build that waits."""
 
+    why: str
     root: Build  #: the build that the event made, of which this one may be a rerun
     moved: str
     base: Build | None
@@ -144,15 +146,18 @@ class Approvals:
 
     async def question(self, repo: Repo, build: Build) -> Question | None:
         """What a person has to look at; None for a build that waits for no approval."""
-        if not build.needs_approval or build.status != Status.BLOCKED.value:
+        if not build.needs_approval or Status(build.status).is_terminal:
             return None
         found = await self._store.read(lambda connection: _look(connection, build))
+        if found is None:
+            return None
         event, first = Event.model_validate(build.event), Event.model_validate(found.root.event)
         base, old = await self._base(repo, event, found)
         files: tuple[FileChange, ...] = ()
         if base:
             files = await asyncio.to_thread(_changes, old, builds.config_files(build))
         return Question(
+            why=found.why,
             stranger=first.sender,
             stranger_key=first.sender_key,
             source_repo=event.source_repo,
@@ -202,19 +207,28 @@ def _require_open(connection: Connection, build: Build, seen: str) -> None:
         raise Conflict(f"build {build.number} needs no approval")
     if Status(build.status).is_terminal:
         raise Conflict(f"build {build.number} has ended already: {Status(build.status).word}")
-    blocked = [job for job in jobs.of_build(connection, build.id or 0) if job.status == Status.BLOCKED.value]
-    if not blocked or build.cancel_reason:
+    if not _blocked(connection, build) or build.cancel_reason:
         raise Conflict(f"build {build.number} does not wait for an approval: it is {build.status}")
     if seen and seen != approvals.binding(build):
         raise Conflict(f"build {build.number} is not what the page showed: open it again")
 
 
-def _look(connection: Connection, build: Build) -> _Found:
+def _blocked(connection: Connection, build: Build) -> list[Job]:
+    """Others may run: an approval may cease to hold between two of them."""
+    found = jobs.of_build(connection, build.id or 0)
+    return [job for job in found if job.status == Status.BLOCKED.value]
+
+
+def _look(connection: Connection, build: Build) -> _Found | None:
+    blocked = _blocked(connection, build)
+    if not blocked:
+        return None
     root = build
     while root.rerun_of is not None and (before := builds.by_id(connection, root.rerun_of)) is not None:
         root = before
     target = str(build.event.get("branch", ""))
     return _Found(
+        why=blocked[0].reason,
         root=root,
         moved=approvals.has_moved(connection, build),
         base=builds.newest_of_branch(connection, build.repo_id, target),

@@ -148,6 +148,9 @@ async def test_hostile_text_of_a_stranger_does_nothing_but_appear(made: Made) ->
     event["changed_files"] = [evil]
     values = {"event": event, "config": f"steps: {evil}\n", "reason": evil}
     await made.scene.store.write(
+        lambda c: c.execute(update(JOB).where(JOB.c.build_id == made.build_id).values(reason=evil))
+    )
+    await made.scene.store.write(
         lambda c: c.execute(update(builds.BUILD).where(builds.BUILD.c.id == made.build_id).values(**values))
     )
     text = await made.page()

@@ -544,7 +544,9 @@ async def test_a_withdrawn_approval_frees_no_other_job_of_the_build(door: Door) 
     assert await door.core.queue.accept(door.runner, first.lease) is not None
     await door.seen("f" * 40)
     assert await door.claims() == []  # the second job asks again
-    assert (await door.again(build)).status == "blocked"
+    row = await door.again(build)
+    assert row.status == "running"  # the first goes on, and the page asks about the second
+    assert "does not hold any more" in (await door.question(row)).why
     assert await door.core.store.read(lambda c: approvals.find(c, build.id or 0)) is None
     await door.seen(head)
     await door.core.lose_by_silence()  # the first waits for a runner again
