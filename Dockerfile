@@ -1,6 +1,7 @@
 # The image of Shipway: `serve` is the server, `runner` a runner. BASE is any Debian with Python 3.11 or newer.
 ARG BASE=python:3.13-slim-bookworm
 FROM ${BASE} AS build
+LABEL shipway.image=build
 WORKDIR /src
 COPY image.lock ./
 RUN python3 -m venv /opt/shipway && /opt/shipway/bin/pip install --quiet --no-cache-dir --require-hashes -r image.lock
