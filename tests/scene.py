@@ -45,6 +45,7 @@ from ci.spec import JobSpec, StepKind, StepSpec
 from ci.status import Outcome, Status
 from web.app import build_app
 from web.parts import Parts
+from web.routes import Entry
 
 PASSWORD = "correct horse"
 
@@ -305,10 +306,10 @@ class Scene:
             yield client
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[str]:
+    async def serving(self, machines: tuple[Entry, ...] = ()) -> AsyncIterator[str]:
         """The pages behind a real uvicorn on a free port; gives the address."""
         config = uvicorn.Config(
-            build_app(self.parts()),
+            build_app(self.parts(), machines),
             host="127.0.0.1",
             port=0,
             ws="websockets-sansio",

@@ -19,13 +19,16 @@ from sqlalchemy import update
 from ci.client.http import PIECE_BYTES
 from ci.client.servers import Account, Servers
 from ci.event import Event, Kind
+from ci.server.config import Settings
 from ci.server.logs import LogKey
 from ci.server.store import repos
-from ci.server.store.tables import ATTEMPT, BUILD, JOB, STEP
+from ci.server.store.tables import ATTEMPT, BUILD, JOB, SESSION, STEP
+from ci.server.wiring import Server
 from ci.spec import JobSpec, StepKind, StepSpec
+from tests.scene import PASSWORD, Scene, blocked, fill
 from tests.scene import Done as Step
-from tests.scene import Scene, fill
 from tests.unit.commanding import SHIPWAY, Person
+from web.repo_api import RepoApi
 
 
 class Shown:
@@ -253,6 +256,39 @@ async def test_a_build_is_cancelled_and_run_again(shown: Shown) -> None:
     assert (late.code, late.err) == (2, "shipway: build 7 has ended already: passed\n")
 
 
+async def test_only_what_failed_is_run_again_where_asked(shown: Shown) -> None:
+    done = await shown.ada.run("build", "rerun", "ada/api/8", "--failed", "--json")
+    assert done.code == 0 and set(done.json) == {"repo", "number", "url"}
+    wrong = await shown.ada.run("build", "rerun", "ada/api/8", "--fialed")
+    assert wrong.code == 2 and "--failed" in wrong.err
+
+
+async def test_a_strangers_build_is_looked_at_and_then_approved_or_rejected(shown: Shown) -> None:
+    numbers = []
+    for name in ("one", "two"):
+        await blocked(shown.scene, await shown.scene.repo("ada", name))
+        newest = await shown.api(f"/api/repos/ada/{name}/builds?limit=1")
+        numbers.append(newest["builds"][0]["number"])
+    one, two = f"ada/one/{numbers[0]}", f"ada/two/{numbers[1]}"
+    assert f"look, then: shipway build approve {one}" in (await shown.ada.run("why", one)).text
+    unseen = await shown.ada.run("build", "approve", one)
+    assert unseen.code == 2 and "give --yes if you have looked at it" in unseen.err
+    assert "pull request" in unseen.text and "pipeline" in unseen.text
+    assert (await shown.ada.run("build", "approve", one, "--yes")).text == f"{one} is approved: pending\n"
+    assert (await shown.ada.run("build", "reject", two)).text == f"{two} is rejected\n"
+    again = await shown.ada.run("build", "approve", two, "--yes")
+    assert again.code == 2 and "waits for no approval" in again.err
+
+
+async def test_a_person_says_how_an_unknown_job_ended(shown: Shown) -> None:
+    wrong = await shown.ada.run("build", "resolve", "ada/worker/4", "maybe")
+    assert wrong.code == 2 and "'maybe' is no verdict; there are success, failure" in wrong.err
+    done = await shown.ada.run("build", "resolve", "ada/worker/4", "success")
+    assert (done.code, done.text) == (0, "ada/worker/4 passed\n")
+    none = await shown.ada.run("build", "resolve", "ada/worker/4", "success")
+    assert none.code == 2 and "nothing to resolve" in none.err
+
+
 async def test_runners_are_paused_drained_resumed_and_removed_by_name(shown: Shown) -> None:
     for word, state in (("pause", "paused"), ("resume", "idle"), ("drain", "draining")):
         assert (await shown.ada.run("runners", word, "r2")).code == 0
@@ -307,6 +343,23 @@ async def test_a_secret_goes_in_by_standard_input_and_its_value_never_comes_out(
         return shown.scene.parts().secrets.for_job(c, spec, push, repo, "ada/api/1").values
 
     assert await shown.scene.store.write(resolve) == {"deploy_key": KEY.decode()}
+
+
+async def test_settings_of_a_repo_are_shown_and_changed(shown: Shown, tmp_path: Path) -> None:
+    server = Server(Settings.load({}, {"data_dir": tmp_path / "data"}))
+    async with shown.scene.serving(RepoApi(server.inbox).entries()) as url:
+        ada = Person(home=tmp_path, url=url, token=shown.ada.token)
+        assert "timeout_minutes  60" in (await ada.run("repo", "settings", "ada/api")).text
+        changed = await ada.run("repo", "settings", "ada/api", "--set", "timeout-minutes=90", "--json")
+        assert changed.json["timeout_minutes"] == 90
+        assert (await ada.run("repo", "disable", "ada/api")).text == "ada/api is disabled\n"
+        assert (await ada.run("repo", "settings", "ada/api", "--json")).json["is_enabled"] is False
+        assert (await ada.run("repo", "enable", "ada/api")).text == "ada/api is enabled\n"
+        events = (await ada.run("why", "ada/api")).text
+        assert "skipped, because the commit message says [ci skip]" in events
+        assert "is not decided yet" in events
+        wrong = await ada.run("repo", "settings", "ada/api", "--set", "timeout_minutes=soon")
+        assert wrong.code == 2 and "Traceback" not in wrong.err
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------
@@ -441,6 +494,43 @@ async def test_a_spoiled_file_of_servers_says_what_to_do(tmp_path: Path) -> None
     path.write_text("{not json")
     done = await Person(home=tmp_path).run("whoami")
     assert (done.code, done.err) == (2, f"shipway: {path} cannot be read; remove it and sign in again\n")
+
+
+async def test_a_token_comes_by_standard_input_and_is_kept_until_one_signs_out(
+    shown: Shown, tmp_path: Path
+) -> None:
+    somebody = Person(home=tmp_path)
+    done = await somebody.run("login", shown.ada.url, stdin=f"{shown.ada.token}\n".encode())
+    assert (done.code, done.text, done.err) == (0, f"signed in to {shown.ada.url} as ada\n", "")
+    assert (await somebody.run("whoami", "--json")).json == await shown.api("/api/account")
+    assert "user       ada (administrator)" in (await somebody.run("whoami")).text
+    assert (await somebody.run("runners", "ls")).code == 0
+    assert (await somebody.run("logout")).code == 0
+    assert (await somebody.run("whoami")).code == 2
+    assert shown.ada.token not in (tmp_path / "shipway/servers.json").read_text()
+
+
+async def test_a_password_becomes_a_token_that_may_what_was_asked_for(shown: Shown, tmp_path: Path) -> None:
+    somebody = Person(home=tmp_path)
+    command = ("login", shown.ada.url, "--name", "ada", "--scope", "read")
+    done = await somebody.run(*command, stdin=f"{PASSWORD}\n".encode())
+    assert (done.code, done.text) == (0, f"signed in to {shown.ada.url} as ada\n")
+    assert (await somebody.run("whoami", "--json")).json["scopes"] == ["read"]
+    refused = await somebody.run("runners", "pause", "r1")
+    assert refused.code == 2 and "this token may not manage runners" in refused.err
+    wrong = await somebody.run("login", shown.ada.url, "--name", "ada", stdin=b"wrong\n")
+    assert (wrong.code, wrong.err) == (2, "shipway: the name or the password is wrong\n")
+    assert (await somebody.run("whoami")).code == 0, "what was kept before is kept"
+    sessions = await shown.scene.store.read(lambda c: c.execute(SESSION.select()).all())
+    assert sessions == [], "its session has ended again"
+
+
+async def test_login_keeps_nothing_that_the_server_does_not_know(shown: Shown, tmp_path: Path) -> None:
+    somebody = Person(home=tmp_path)
+    done = await somebody.run("login", shown.ada.url, stdin=b"shipway_wrong\n")
+    assert done.code == 2 and "this token is not known here" in done.err
+    assert (await somebody.run("login", shown.ada.url)).code == 2, "nothing came"
+    assert not (tmp_path / "shipway").exists()
 
 
 # --- completion ----------------------------------------------------------------------------------------
