@@ -46,7 +46,8 @@ class Context:
 
     owner: str
     name: str
-    repo_key: str  #: the forge's own id of the repo; names the clone cache, stable over renames
+    repo_key: str  #: names the clone cache, stable over renames
+    remote_id: str = ""  #: the forge's own id of the repo
     clone_url: str
     repo_url: str = ""
     default_branch: str = ""
@@ -126,12 +127,18 @@ def _files(facts: Facts) -> str:
 
 
 def _pull_request(facts: Facts) -> str:
+    if facts.event.pull_request is not None:
+        return str(facts.event.pull_request)
     found = re.match(r"refs/(?:pull|pull-requests|merge-requests)/([0-9]{1,18})/", facts.event.ref)
     return found[1] if found else ""
 
 
 def _is_pull_request(event: Event) -> bool:
     return event.kind in (Kind.PULL_REQUEST, Kind.PULL_REQUEST_CLOSED)
+
+
+def _prerelease(facts: Facts) -> str:
+    return _flag(facts.event.is_prerelease) if facts.event.kind is Kind.RELEASE else ""
 
 
 def _step(read: Callable[[StepFacts], str]) -> Callable[[Facts], str]:
@@ -167,14 +174,18 @@ _SYSTEM = (
     _run("CI_SYSTEM_PLATFORM", "platform of the runner's machine, such as `linux/amd64`"),
     _run("CI_MACHINE", "host name of the runner's machine"),
     _us("CI_WORKSPACE", "folder of the workspace in every step", lambda f: f.workspace),
-    _us("CI_FORGE_TYPE", "which kind of forge: `builtin` or `git`", lambda f: f.context.forge),
+    _us("CI_FORGE_TYPE", "which kind of forge: `builtin`, `git` or `github`", lambda f: f.context.forge),
     _us("CI_FORGE_URL", "address of the forge", lambda f: f.context.forge_url),
 )
 _REPO = (
     _writer("CI_REPO", "path of the repo: `owner/name`", lambda f: f"{f.context.owner}/{f.context.name}"),
     _writer("CI_REPO_OWNER", "owner of the repo", lambda f: f.context.owner),
     _writer("CI_REPO_NAME", "name of the repo", lambda f: f.context.name),
-    _us("CI_REPO_REMOTE_ID", "the forge's own id of the repo", lambda f: f.context.repo_key),
+    _us(
+        "CI_REPO_REMOTE_ID",
+        "the forge's own id of the repo",
+        lambda f: f.context.remote_id or f.context.repo_key,
+    ),
     _writer("CI_REPO_URL", "page of the repo", lambda f: f.context.repo_url),
     _writer("CI_REPO_CLONE_URL", "what `git clone` takes", lambda f: f.context.clone_url),
     _later("CI_REPO_CLONE_SSH_URL", Controller.WRITER),
@@ -185,11 +196,15 @@ _REPO = (
     _later("CI_REPO_TRUSTED_SECURITY", Controller.US),
 )
 _COMMIT = (
-    _us("CI_COMMIT_SHA", "the commit that is built", lambda f: _sha(f.event.after)),
+    _us("CI_COMMIT_SHA", "the commit that is built", lambda f: _sha(f.event.sha)),
     _outsider("CI_COMMIT_REF", "full name of the ref: `refs/heads/main`", lambda f: f.event.ref),
-    _later("CI_COMMIT_REFSPEC"),
+    _outsider(
+        "CI_COMMIT_REFSPEC",
+        "source and target branch of a pull request: `source:target`",
+        lambda f: f"{f.event.source_branch}:{f.event.branch}" if f.event.source_branch else "",
+    ),
     _writer("CI_COMMIT_BRANCH", "branch; of a pull request its target", lambda f: f.event.branch),
-    _later("CI_COMMIT_SOURCE_BRANCH"),
+    _outsider("CI_COMMIT_SOURCE_BRANCH", "source branch of a pull request", lambda f: f.event.source_branch),
     _writer(
         "CI_COMMIT_TARGET_BRANCH",
         "target branch of a pull request",
@@ -197,9 +212,17 @@ _COMMIT = (
     ),
     _writer("CI_COMMIT_TAG", "name of the tag", lambda f: f.event.tag),
     _us("CI_COMMIT_PULL_REQUEST", "number of the pull request", _pull_request),
-    _later("CI_COMMIT_PULL_REQUEST_LABELS"),
-    _later("CI_COMMIT_PULL_REQUEST_MILESTONE"),
-    _later("CI_COMMIT_PULL_REQUEST_DRAFT", Controller.US),
+    _outsider(
+        "CI_COMMIT_PULL_REQUEST_LABELS",
+        "labels of the pull request, with commas between them",
+        lambda f: ",".join(f.event.labels),
+    ),
+    _writer("CI_COMMIT_PULL_REQUEST_MILESTONE", "milestone of the pull request", lambda f: f.event.milestone),
+    _us(
+        "CI_COMMIT_PULL_REQUEST_DRAFT",
+        "of a pull request: `true` while it is a draft, else `false`",
+        lambda f: _flag(f.event.is_draft) if _is_pull_request(f.event) else "",
+    ),
     _outsider("CI_COMMIT_MESSAGE", "message of the commit", lambda f: f.event.message or f.event.title),
     _us(
         "CI_COMMIT_TIMESTAMP",
@@ -209,7 +232,7 @@ _COMMIT = (
     _outsider("CI_COMMIT_AUTHOR", "author of the commit", lambda f: f.event.author),
     _outsider("CI_COMMIT_AUTHOR_EMAIL", "address of the author", lambda f: f.event.author_email),
     _later("CI_COMMIT_AUTHOR_AVATAR"),
-    _later("CI_COMMIT_PRERELEASE", Controller.US),
+    _us("CI_COMMIT_PRERELEASE", "of a release: `true` if it is a pre-release, else `false`", _prerelease),
 )
 _BUILD = (
     _us("CI_PIPELINE_NUMBER", "number of the build", lambda f: str(f.context.number)),
@@ -219,13 +242,21 @@ _BUILD = (
         lambda f: _number(f.context.parent_number),
     ),
     _us("CI_PIPELINE_EVENT", "the event: `push`, `tag`, ...", lambda f: f.event.kind.value),
-    _later("CI_PIPELINE_EVENT_REASON", Controller.US),
+    _us(
+        "CI_PIPELINE_EVENT_REASON",
+        "of a pull request or release what happened, in the forge's word: `opened`, `published`, ...",
+        lambda f: f.event.action,
+    ),
     _us("CI_PIPELINE_URL", "page of the build", lambda f: f.context.build_url),
     _outsider("CI_PIPELINE_FORGE_URL", "page of the change on the forge", lambda f: f.event.link),
     _later("CI_PIPELINE_DEPLOY_TARGET", Controller.WRITER),
     _later("CI_PIPELINE_DEPLOY_TASK", Controller.WRITER),
-    _later("CI_PIPELINE_RELEASE_TITLE"),
-    _later("CI_PIPELINE_RELEASE_PRE", Controller.US),
+    _writer(
+        "CI_PIPELINE_RELEASE_TITLE",
+        "title of the release",
+        lambda f: f.event.title if f.event.kind is Kind.RELEASE else "",
+    ),
+    _us("CI_PIPELINE_RELEASE_PRE", "the same as `CI_COMMIT_PRERELEASE`", _prerelease),
     _us(
         "CI_PIPELINE_CREATED",
         "when the build was made, in seconds since 1970",

@@ -40,6 +40,8 @@ class Event(BaseModel):
     is_prerelease: bool = False
     merge_sha: str = ""  #: of a pull request that is built merged: then `after` is its head all the same
     labels: tuple[str, ...] = ()
+    milestone: str = ""
+    is_draft: bool = False
     tag: str = ""
     title: str = ""  #: first line of the message
     message: str = ""

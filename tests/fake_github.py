@@ -50,6 +50,10 @@ class Pull:
     source: str = "topic"
     head_repo_key: int = 0  #: 0: the repo itself
     files: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    draft: bool = False
+    mergeable: bool | None = True  #: None: GitHub has not tried yet
+    updated_at: str = "2026-01-02T03:04:05Z"
 
 
 @dataclass(kw_only=True)
@@ -64,6 +68,7 @@ class Repo:
     pulls: dict[int, Pull] = field(default_factory=dict)
     statuses: list[dict[str, Any]] = field(default_factory=list)
     old_paths: set[str] = field(default_factory=set)
+    tags: dict[str, str] = field(default_factory=dict)  #: annotated tag object -> commit
 
     def commit(self, ref: str, files: dict[str, str], message: str = "A change") -> str:
         """A new commit with exactly these files, and the ref on it."""
@@ -128,6 +133,7 @@ class FakeGitHub:
             ("/repositories/{key:int}", self._repo, "GET"),
             ("/repositories/{key:int}/git/ref/{ref:path}", self._ref, "GET"),
             ("/repositories/{key:int}/git/commits/{sha}", self._commit, "GET"),
+            ("/repositories/{key:int}/commits/{ref:path}", self._commit_of, "GET"),
             ("/repositories/{key:int}/compare/{range:path}", self._compare, "GET"),
             ("/repositories/{key:int}/pulls/{number:int}", self._pull, "GET"),
             ("/repositories/{key:int}/pulls/{number:int}/files", self._pull_files, "GET"),
@@ -185,6 +191,13 @@ class FakeGitHub:
             return _problem(404, "Not Found")
         person = {"name": commit.author, "email": commit.author_email, "date": commit.date}
         return JSONResponse({"sha": sha, "message": commit.message, "author": person, "committer": person})
+
+    async def _commit_of(self, request: Request) -> Response:
+        repo = self._of(request)
+        at = repo.refs.get("refs/" + request.path_params["ref"])
+        if at is None:
+            return _problem(422, "No commit found for SHA")
+        return Response(repo.tags.get(at, at), media_type="application/vnd.github.sha; charset=utf-8")
 
     async def _compare(self, request: Request) -> Response:
         base, _, head = request.path_params["range"].partition("...")
@@ -332,12 +345,14 @@ def pull_json(repo: Repo, pull: Pull) -> dict[str, Any]:
         "state": "open",
         "title": f"Change {pull.number}",
         "body": None,
-        "draft": False,
+        "draft": pull.draft,
         "merged": False,
+        "mergeable": pull.mergeable,
+        "updated_at": pull.updated_at,
         "merge_commit_sha": sha_of(f"merge {pull.number} {pull.head}"),
         "html_url": f"https://github.example/{repo.owner}/{repo.name}/pull/{pull.number}",
         "user": {"login": source["owner"]["login"], "id": 2, "type": "User"},
-        "labels": [],
+        "labels": [{"id": 1, "name": name} for name in pull.labels],
         "head": {"ref": pull.source, "sha": pull.head, "repo": source, "label": "x:topic"},
         "base": {
             "ref": pull.base,

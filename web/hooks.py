@@ -6,37 +6,56 @@ refused makes no row; it leaves one overwritten "last refusal" a hook.
 
 from __future__ import annotations
 
-from starlette.requests import Request
+import asyncio
+
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from ci.errors import TooLarge
-from ci.server.forges.git import SIGNATURE_HEADER
+from ci.errors import Invalid, ShipwayError, TooLarge
 from ci.server.inbox import Inbox
+from web.problems import TooSlow
+
+#: For the whole body; GitHub itself waits 10 s for the whole answer.
+BODY_SECONDS = 10.0
+_NEW = "stored, and being processed; the repo's inbox page has the verdict"
+_AGAIN = "this delivery had come before: it is not built twice; the repo's inbox page has the verdict"
 
 
 class Hooks:
-    """Takes its parts, not the server; `max_bytes` is what a body may have."""
+    """Takes its parts, not the server; `max_bytes` is what a body may have where its forge does not say."""
 
-    def __init__(self, inbox: Inbox, max_bytes: int) -> None:
+    def __init__(self, inbox: Inbox, max_bytes: int, *, body_seconds: float = BODY_SECONDS) -> None:
         self._inbox = inbox
         self._max_bytes = max_bytes
+        self._body_seconds = body_seconds
 
     async def receive(self, request: Request) -> Response:
         hook_id = request.path_params["hook"]
+        limit = await self._inbox.max_bytes(hook_id)
         try:
-            body = await self._body(request)
-        except TooLarge as refusal:
+            body = await self._body(request, self._max_bytes if limit is None else limit)
+        except ShipwayError as refusal:
             await self._inbox.refuse(hook_id, str(refusal))
             raise
-        delivery = await self._inbox.receive(hook_id, request.headers.get(SIGNATURE_HEADER, ""), body)
-        message = "stored, and being processed; the repo's inbox page has the verdict"
-        return JSONResponse({"delivery": delivery, "message": message}, 202)
+        receipt = await self._inbox.receive(hook_id, request.headers, body)
+        answer = {
+            "delivery": receipt.row_id,
+            "duplicate": not receipt.is_new,
+            "message": _NEW if receipt.is_new else _AGAIN,
+        }
+        return JSONResponse(answer, 202)
 
-    async def _body(self, request: Request) -> bytes:
-        """The raw body; ends reading as soon as it is too large, whatever Content-Length says."""
+    async def _body(self, request: Request, limit: int) -> bytes:
+        """The raw body; ends reading once it is too slow or too large, whatever Content-Length says."""
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._max_bytes:
-                raise TooLarge(f"a delivery may have at most {self._max_bytes} bytes (hook_max_bytes)")
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise TooLarge(f"a delivery may have at most {limit} bytes here (hook_max_bytes)")
+        except TimeoutError:
+            raise TooSlow(f"the body did not come within {self._body_seconds:g} s") from None
+        except ClientDisconnect:
+            raise Invalid("the connection ended in the middle of the body") from None
         return bytes(body)

@@ -33,6 +33,12 @@ class TooMany(Unavailable):
         self.retry_seconds = retry_seconds
 
 
+class TooSlow(Invalid):
+    """A body that does not come to its end."""
+
+    code = "too_slow"
+
+
 class MethodNotAllowed(ShipwayError):
     code = "method_not_allowed"
 
@@ -52,6 +58,7 @@ STATUS: tuple[tuple[type[ShipwayError], HTTPStatus], ...] = (
     (NotFound, HTTPStatus.NOT_FOUND),
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
+    (TooSlow, HTTPStatus.REQUEST_TIMEOUT),
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (NoSuchRange, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     (ConfigError, HTTPStatus.UNPROCESSABLE_ENTITY),

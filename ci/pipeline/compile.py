@@ -237,7 +237,7 @@ def _job_name(pipeline: str, cell: Cell) -> str:
 def _clone(event: Event, context: Context) -> CloneSpec:
     return CloneSpec(
         url=context.clone_url,
-        sha=event.after,
+        sha=event.sha,
         ref=event.ref,
         depth=context.clone_depth,
         repo_key=context.repo_key,

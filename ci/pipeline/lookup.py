@@ -4,17 +4,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 #: One file, or one file for each pipeline.
 SINGLE = (".ci.yml", ".ci.yaml")
 FOLDER = ".ci"
-_IN_FOLDER = re.compile(r"\.ci/[^/]+\.ya?ml\Z")
+_YAML = re.compile(r"[^/]+\.ya?ml\Z")
 
 
-def choose(paths: Iterable[str]) -> tuple[str, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One way to keep pipelines: the first of `names` that exists, or (None) every YAML file that lies
+    directly in `folder`. Paths from the root of the repository; the empty folder is the root."""
+
+    folder: str
+    names: tuple[str, ...] | None = None
+
+    def choose(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """The pipeline files among the paths of a commit, sorted."""
+        found = set(paths)
+        if self.names is not None:
+            return tuple(name for name in self.names if name in found)[:1]
+        prefix = f"{self.folder}/" if self.folder else ""
+        return tuple(
+            sorted(path for path in found if path.startswith(prefix) and _YAML.fullmatch(path[len(prefix) :]))
+        )
+
+
+_USUAL = (Form(folder="", names=SINGLE), Form(folder=FOLDER))
+
+
+def forms(config_path: str = "") -> tuple[Form, ...]:
+    """The forms in the order in which they are looked for; only that one where the repo names a path: a
+    file, or a folder with `/` at its end."""
+    if not config_path:
+        return _USUAL
+    if config_path.endswith("/"):
+        return (Form(folder=config_path.strip("/")),)
+    path = config_path.lstrip("/")
+    return (Form(folder=path.rpartition("/")[0], names=(path,)),)
+
+
+def choose(paths: Iterable[str], config_path: str = "") -> tuple[str, ...]:
     """The pipeline files among the paths of a commit, sorted; empty where there is none."""
-    found = set(paths)
-    single = next((name for name in SINGLE if name in found), None)
-    if single is not None:
-        return (single,)
-    return tuple(sorted(path for path in found if _IN_FOLDER.match(path)))
+    found = tuple(paths)
+    return next((names for form in forms(config_path) if (names := form.choose(found))), ())

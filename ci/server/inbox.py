@@ -1,8 +1,11 @@
 """The ways in: a delivery is durable first, and then becomes builds or a sentence why not (law 2).
 
-Theory of operation. Each row holds one push, which is one event a ref. `process` may run any number of
-times, after any crash: an event that has its build keeps it (unique on row and index). Rows of a repo are
-processed one at a time, in the order in which they came.
+Theory of operation. Each row holds one delivery: a push, which is one event a ref, or other news of the
+forge, which is one event at most. `process` may run any number of times, after any crash: an event that has
+its build keeps it (unique on row and index). Rows of a repo are processed one at a time, in the order in
+which they came. A forge that cannot answer now leaves the row waiting, and the repo says what is wrong.
+The secrets of hooks are kept in memory, and compared with the stored ones in the transaction that stores
+the delivery: a rotated secret is never accepted, and nothing needs to be told to forget it.
 For the built-in git the row stands before the refs move. A server killed in between finds the row again and
 waits for a while, because git's own receive-pack may have outlived it; and since refs may move in ways that
 nobody reports, they are compared with their last events at start and after each push.
@@ -13,34 +16,111 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from ci.errors import Forbidden, Invalid, NotFound, ShipwayError, Unavailable
+from ci.errors import Forbidden, Invalid, NotFound, RateLimited, ShipwayError, Unavailable
+from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
 from ci.server.forges import git
-from ci.server.forges.base import MAX_REFS, Push, Update, parse_push
+from ci.server.forges.base import Delivery, Forge, RepoFacts, parse_push
 from ci.server.forges.directory import Forges
-from ci.server.models import Hook, Repo
+from ci.server.forges.hosted import Hosted
+from ci.server.forges.news import (
+    MAX_REFS,
+    TAG,
+    News,
+    Nothing,
+    PullRequestNews,
+    Push,
+    ReleaseNews,
+    RepoNews,
+    Update,
+)
+from ci.server.models import Hook, PullRequest, Repo
 from ci.server.models import Inbox as Row
-from ci.server.store import builds, inbox, repos
+from ci.server.store import audit, builds, inbox, pull_requests, repos
 from ci.server.store.database import Connection, Store
+from ci.server.store.inbox import NewRow, Receipt
+from ci.server.store.repos import NewRepo
 from ci.server.trigger import Origin, Result, Trigger
 from ci.server.vault import Vault
 
 #: How long a push whose server died may still move its refs.
 MOVE_SECONDS = 600.0
-#: How long an unreachable forge is asked again before the delivery fails.
-RETRY_SECONDS = 3600.0
+#: A forge with an API that could not answer is asked again after this, then ever more seldom.
+FIRST_PAUSE_SECONDS = 15.0
+MAX_PAUSE_SECONDS = 300.0
 #: A push of more refs than this is a mirror or an import, not somebody's work.
 MAX_EVENTS = 1000
+#: Bodies above this are checked and parsed in a thread.
+_LARGE_BYTES = 256 << 10
 _SKIP_OPTION = "ci.skip"
+_DISABLED = "no build: the repo is disabled"
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
 class _NotYet(Exception):
     """The row cannot be decided now; the text is the verdict meanwhile."""
+
+
+class _Stale(Exception):
+    """The hook's secrets are not those that the delivery was checked with any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Door:
+    """A hook as it was read: its secrets opened, the older last."""
+
+    hook: Hook
+    secrets: tuple[bytes, ...] = field(repr=False)
+    forge: Forge
+    repo_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pause:
+    """A repo whose forge could not answer is left alone until then (monotonic seconds)."""
+
+    until: float
+    tries: int
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """One row being decided."""
+
+    row: Row
+    repo: Repo
+    news: News
+    is_final: bool = False
+    has_answered: bool = False  #: the forge was asked, and could answer
+
+    @property
+    def row_id(self) -> int:
+        return self.row.id or 0
+
+    @property
+    def repo_id(self) -> int:
+        return self.repo.id or 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """One event of a delivery. `after` is empty where the forge alone knows it."""
+
+    index: int = 0
+    ref: str
+    noun: str
+    after: str
+    update: Update | None = None
+    is_deletion: bool = False
+    pull_request: PullRequest | None = None
 
 
 class Inbox:
@@ -56,6 +136,8 @@ class Inbox:
         self._vault = vault
         self._locks: dict[int, asyncio.Lock] = {}
         self._open_pushes: set[int] = set()  #: rows whose push runs in this server now
+        self._doors: dict[str, _Door] = {}
+        self._pauses: dict[int, _Pause] = {}  #: of repos whose forge could not answer
         self._busy: set[int] = set()  #: repos whose rows are being processed
         self._look_again: set[int] = set()  #: ... and that have got more meanwhile
         self._started_at = clock.now()
@@ -92,6 +174,27 @@ class Inbox:
 
         return await self._repo(await self._store.write(add)), hook_id, secret
 
+    async def add_forge_repo(
+        self, forge: str, facts: RepoFacts, actor: Actor, *, api_url: str = ""
+    ) -> tuple[Repo, str, str]:
+        """A repo of a forge, as the forge has it: (repo, hook id, the hook's secret, to be shown once).
+
+        Raises Invalid for a path that cannot be here, Conflict for one that is taken or a repo that is here.
+        """
+        hook_id, secret, now = repos.new_hook_id(), secrets.token_urlsafe(32), self._clock.now()
+        sealed = self._vault.seal(secret.encode(), repos.secret_purpose(hook_id))
+        new = replace(_new_repo(forge, facts), api_url=api_url)
+
+        def add(connection: Connection) -> int:
+            repo_id = repos.create_at(connection, new, now)
+            repos.add_hook(connection, hook_id=hook_id, repo_id=repo_id, forge=forge, sealed_secret=sealed)
+            path = f"{new.owner}/{new.name}"
+            deed = audit.Deed(action="repo.add", object=path, repo_id=repo_id, details=facts.html_url)
+            audit.note(connection, actor, deed, now)
+            return repo_id
+
+        return await self._repo(await self._store.write(add)), hook_id, secret
+
     async def _repo(self, repo_id: int) -> Repo:
         repo = await self._store.read(lambda connection: repos.by_id(connection, repo_id))
         if repo is None:
@@ -100,38 +203,72 @@ class Inbox:
 
     # --- receive ------------------------------------------------------------------------------------
 
-    async def receive(self, hook_id: str, signature: str, body: bytes) -> int:
-        """A webhook: verified over the raw bytes, then parsed, then stored; returns its row's id.
+    async def max_bytes(self, hook_id: str) -> int | None:
+        """What a delivery to the hook may have; None: the setting decides. Raises NotFound."""
+        door = self._doors.get(hook_id) or await self._read_door(hook_id)
+        return door.forge.max_hook_bytes
+
+    async def receive(self, hook_id: str, headers: Mapping[str, str], body: bytes) -> Receipt:
+        """A webhook: verified over the raw bytes, then parsed, then stored. Header names in small letters.
 
         Only after this returns may the answer be 2xx. Raises NotFound, Forbidden, Invalid; what was
         refused is noted at the hook.
         """
-        hook = await self._store.read(lambda connection: repos.hook(connection, hook_id))
-        if hook is None:
-            raise NotFound("there is no such hook")
-        secret = self._vault.open(hook.secret, repos.secret_purpose(hook_id))
+        kept = self._doors.get(hook_id)
+        door = kept or await self._read_door(hook_id)
         try:
-            if not git.is_signed(body, signature, secret):
-                raise Forbidden(
-                    f"the signature in {git.SIGNATURE_HEADER} does not fit the body and the hook's secret"
-                )
-            push = parse_push(body)
+            if not await self._is_signed(door, headers, body):
+                # The secret may have been changed since it was read; who has none pays for the look.
+                door = await self._read_door(hook_id)
+                if not await self._is_signed(door, headers, body):
+                    raise Forbidden(door.forge.unsigned(headers))
+            delivery = await _off_loop(len(body), partial(door.forge.delivery, headers, body))
+            _check_repo(door, delivery)
         except ShipwayError as error:
             await self.refuse(hook_id, str(error))
             raise
-        row_id = await self._store.write(lambda connection: self._row(connection, hook, push, body))
+        try:
+            receipt = await self._store.write(partial(self._receive, door=door, delivery=delivery))
+        except _Stale:
+            self._doors.pop(hook_id, None)
+            return await self.receive(hook_id, headers, body)
         self._bus.publish("inbox", "deliveries")
-        return row_id
+        return receipt
 
-    def _row(self, connection: Connection, hook: Hook, push: Push, body: bytes) -> int:
-        return inbox.receive(
-            connection,
-            hook_id=hook.id,
-            repo_id=hook.repo_id,
-            delivery=push.push_id,
-            body=body,
-            now=self._clock.now(),
+    def _receive(self, connection: Connection, door: _Door, delivery: Delivery) -> Receipt:
+        if not repos.is_hook(connection, door.hook):
+            raise _Stale
+        new = NewRow(
+            hook_id=door.hook.id,
+            repo_id=door.hook.repo_id,
+            delivery=delivery.key,
+            word=delivery.word,
+            body=delivery.body,
         )
+        return inbox.receive(connection, new, self._clock.now())
+
+    async def _is_signed(self, door: _Door, headers: Mapping[str, str], body: bytes) -> bool:
+        until = door.hook.old_secret_until
+        has_old = until is not None and self._clock.now() < until
+        valid = door.secrets if has_old else door.secrets[:1]
+        return await _off_loop(len(body), partial(door.forge.is_signed, headers, body, valid))
+
+    async def _read_door(self, hook_id: str) -> _Door:
+        def look(connection: Connection) -> tuple[Hook, Repo | None] | None:
+            hook = repos.hook(connection, hook_id)
+            return (hook, repos.by_id(connection, hook.repo_id)) if hook else None
+
+        found = await self._store.read(look)
+        if found is None or found[1] is None:
+            self._doors.pop(hook_id, None)
+            raise NotFound("there is no such hook")
+        hook, repo = found[0], found[1]
+        sealed = (hook.secret, hook.old_secret) if hook.old_secret else (hook.secret,)
+        opened = tuple(self._vault.open(each, repos.secret_purpose(hook_id)) for each in sealed)
+        forge = self._forges.named(hook.forge)
+        door = _Door(hook=hook, secrets=opened, forge=forge, repo_key=repo.forge_key)
+        self._doors[hook_id] = door
+        return door
 
     async def refuse(self, hook_id: str, sentence: str) -> None:
         """Note why a delivery was refused; also for what the web layer refuses by its size."""
@@ -194,9 +331,11 @@ class Inbox:
         once more when it is not.
         """
         found: dict[int, list[int]] = {}
-        for row in await self._store.read(inbox.waiting):
-            if row.id is not None and row.id not in self._open_pushes:
-                found.setdefault(row.repo_id or 0, []).append(row.id)
+        now = self._clock.monotonic()
+        for row_id, repo_id in await self._store.read(inbox.waiting_ids):
+            pause = self._pauses.get(repo_id)
+            if row_id not in self._open_pushes and (pause is None or pause.until <= now):
+                found.setdefault(repo_id, []).append(row_id)
         await asyncio.gather(*(self._process_rows(repo_id, rows) for repo_id, rows in found.items()))
         return sum(len(rows) for rows in found.values())
 
@@ -229,27 +368,74 @@ class Inbox:
     async def _decide(self, row: Row, *, is_final: bool) -> list[Result]:
         """The edge of a delivery: whatever goes wrong with it is its verdict, and stops no other."""
         results: list[Result] = []
-        state, verdict = inbox.PROCESSED, ""
+        state, verdict, problem = inbox.PROCESSED, "", ""
+        repo = await self._repo(row.repo_id or 0)
+        run = _Run(row=row, repo=repo, news=Nothing(""), is_final=is_final)
         try:
-            repo = await self._repo(row.repo_id or 0)
-            push = parse_push(row.body)
-            if len(push.refs) > MAX_EVENTS:
-                results = [await self._too_many(repo, push)]
-            for index, update in enumerate(push.refs if not results else ()):
-                results.append(await self._event(row, repo, push, index, update, is_final))
+            run.news = self._forges.of(run.repo).news(row.forge_event, row.delivery, row.body)
+            results = await self._results(run)
             verdict = "\n".join(_sentence(result) for result in results)
-        except (_NotYet, Unavailable) as error:
-            is_late = self._tried_for(row) > RETRY_SECONDS
+        except (_NotYet, Unavailable, Forbidden, NotFound) as error:
+            is_late = self._tried_for(row) > self._forges.of(run.repo).retry_seconds
             state = inbox.FAILED if is_late else inbox.RECEIVED
             verdict = str(error) if is_late else f"not yet, it is tried again: {error}"
+            problem = "" if isinstance(error, _NotYet) else str(error)
+            self._rest(run.repo, error)
         except ShipwayError as error:
             state, verdict = inbox.FAILED, str(error)
         except Exception:
             _log.exception("inbox=%s: cannot process", row.id)
             state, verdict = inbox.FAILED, "an internal error; the server's log says more"
-        await self._store.write(lambda connection: inbox.settle(connection, row.id or 0, state, verdict))
-        self._bus.publish("inbox")
+        await self._settle(run, state, verdict, problem)
         return results
+
+    async def _settle(self, run: _Run, state: str, verdict: str, problem: str) -> None:
+        """The verdict, and how it stands with the repo's forge: a problem goes with the next answer."""
+        is_cured = run.has_answered and not problem
+        if is_cured:
+            self._pauses.pop(run.repo_id, None)
+
+        def write(connection: Connection) -> None:
+            inbox.settle(connection, run.row_id, state, verdict)
+            if run.repo.forge != repos.BUILTIN and (problem or (is_cured and run.repo.forge_problem)):
+                repos.set_forge_problem(connection, run.repo_id, problem, self._clock.now())
+
+        await self._store.write(write)
+        self._bus.publish("inbox", f"repo:{run.repo_id}")
+
+    def _rest(self, repo: Repo, error: Exception) -> None:
+        """A forge that could not answer is asked again ever more seldom, and not before it says so."""
+        if not isinstance(self._forges.of(repo), Hosted):
+            return
+        before = self._pauses.get(repo.id or 0)
+        tries = before.tries + 1 if before else 0
+        seconds = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries, 20))
+        if isinstance(error, RateLimited):
+            seconds = max(seconds, error.retry_seconds)
+        self._pauses[repo.id or 0] = _Pause(until=self._clock.monotonic() + seconds, tries=tries)
+
+    async def _results(self, run: _Run) -> list[Result]:
+        news = run.news
+        if isinstance(news, Nothing):
+            return [Result(ref="", sentence=news.sentence)]
+        if isinstance(news, RepoNews):
+            return [await self._follow(run)]
+        if isinstance(news, Push) and len(news.refs) > MAX_EVENTS:
+            return [await self._too_many(run.repo, news)]
+        return [await self._event(run, part) for part in _parts(run.repo_id, news)]
+
+    async def _follow(self, run: _Run) -> Result:
+        """The repo itself has changed: the forge says how it is now, whatever the delivery said, which may
+        be late or come again."""
+        facts = await self._forges.of(run.repo).facts(run.repo)
+        run.has_answered = True
+        if facts is None:
+            return Result(ref="", sentence="ignored, because its forge does not say how the repo is now")
+        new = _new_repo(run.repo.forge, facts)
+        said = await self._store.write(lambda connection: repos.follow(connection, run.repo_id, new))
+        self._bus.publish("builds", f"repo:{run.repo_id}")
+        sentence = f"followed: {said}" if said else "nothing new: the repo is here as it is at its forge"
+        return Result(ref="", sentence=sentence)
 
     async def _too_many(self, repo: Repo, push: Push) -> Result:
         """A mirror or an import: where its refs stand is noted, and nothing is built."""
@@ -266,47 +452,61 @@ class Inbox:
         sentence = f"this push moved {len(push.refs):,} refs; of more than {MAX_EVENTS:,} none is built"
         return Result(ref=f"{len(push.refs):,} refs", sentence=sentence)
 
-    async def _event(
-        self, row: Row, repo: Repo, push: Push, index: int, update: Update, is_final: bool
-    ) -> Result:
-        row_id = row.id or 0
-        made = await self._store.read(lambda connection: builds.of_event(connection, row_id, index))
+    async def _event(self, run: _Run, part: _Part) -> Result:
+        repo, forge = run.repo, self._forges.of(run.repo)
+        made = await self._store.read(lambda connection: builds.of_event(connection, run.row_id, part.index))
         if made is not None:
             url = self._trigger.build_url(repo, made.number)
             sentence = f"built #{made.number}"
-            return Result(ref=update.ref, sentence=sentence, build_id=made.id, number=made.number, url=url)
-        last = await self._store.read(lambda connection: repos.ref_sha(connection, repo.id or 0, update.ref))
-        if repo.forge == repos.BUILTIN:
-            refusal = await self._unmoved(row, repo, push, update, is_final)
-            refusal = refusal or _known_already(last, update)
-        else:
-            refusal = await self._duplicate(row, repo, update, last)
+            return Result(ref=part.ref, sentence=sentence, build_id=made.id, number=made.number, url=url)
+        if (seen := part.pull_request) is not None:  # also where the forge cannot answer: approvals need it
+            await self._store.write(lambda connection: pull_requests.note(connection, seen))
+        last = await self._store.read(lambda connection: repos.ref_sha(connection, run.repo_id, part.ref))
+        refusal = await self._refusal(run, part, last)
         if refusal:
-            return Result(ref=update.ref, sentence=refusal)
-        origin = await self._origin(row_id, index, repo, update, last)
+            return Result(ref=part.ref, sentence=refusal)
+        origin = await self._origin(run, part, last)
         if not repo.is_enabled:
-            return await self._trigger.no_build(repo, origin, "no build: the repo is disabled")
-        if _SKIP_OPTION in push.options:
+            return await self._trigger.no_build(repo, origin, _DISABLED)
+        if isinstance(run.news, Push) and _SKIP_OPTION in run.news.options:
             return await self._trigger.no_build(repo, origin, "skipped, because the push said -o ci.skip")
-        event = await self._forges.of(repo).event_of(repo, update, push)
+        event = await forge.event_of(repo, run.news, part.update)
         if isinstance(event, str):
             return await self._trigger.no_build(repo, origin, event)
-        return await self._trigger.start_build(event, repo, origin)
+        if origin.pull_request is not None and event.merge_sha:
+            origin = replace(origin, pull_request=_merged(origin.pull_request, event.merge_sha))
+        result = await self._trigger.start_build(event, repo, origin)
+        run.has_answered = True
+        return result
 
-    async def _origin(self, row_id: int, index: int, repo: Repo, update: Update, last: str | None) -> Origin:
+    async def _refusal(self, run: _Run, part: _Part, last: str | None) -> str:
+        """Why the event is none: it did not happen, or has been here before. Empty: it is one."""
+        if run.repo.forge != repos.BUILTIN:
+            return await self._duplicate(run, part, last)
+        assert isinstance(run.news, Push) and part.update is not None
+        refusal = await self._unmoved(run, run.news, part.update)
+        return refusal or _known_already(last, part.update)
+
+    async def _origin(self, run: _Run, part: _Part, last: str | None) -> Origin:
         """The ref's last event is then this one, unless a later one was processed first."""
-        ref_sha = None if update.is_deletion else update.after
-        if repo.forge == repos.BUILTIN and last is not None:
-            stands = await self._forges.of(repo).ref_stands_at(repo, update.ref, last)
+        ref_sha = None if part.is_deletion else part.after or last
+        if run.repo.forge == repos.BUILTIN and last is not None:
+            stands = await self._forges.of(run.repo).ref_stands_at(run.repo, part.ref, last)
             ref_sha = last if stands else ref_sha
-        return Origin(inbox_id=row_id, index=index, ref=update.ref, ref_sha=ref_sha)
+        return Origin(
+            inbox_id=run.row_id,
+            index=part.index,
+            ref=part.ref,
+            ref_sha=ref_sha,
+            pull_request=part.pull_request,
+        )
 
-    async def _unmoved(self, row: Row, repo: Repo, push: Push, update: Update, is_final: bool) -> str:
+    async def _unmoved(self, run: _Run, push: Push, update: Update) -> str:
         """Empty if the ref moved as announced. Raises _NotYet while it may still move."""
-        bare = self._builtin.bare(repo.id or 0)
+        bare = self._builtin.bare(run.repo_id)
         if push.is_found or await bare.has_moved(update.ref, update.before, update.after):
             return ""
-        if is_final or self._tried_for(row) > MOVE_SECONDS:
+        if run.is_final or self._tried_for(run.row) > MOVE_SECONDS:
             return f"{update.noun} did not move: git refused the push, or it was broken off"
         raise _NotYet(f"{update.noun} has not moved; git may still be at work")
 
@@ -314,16 +514,16 @@ class Inbox:
         """Seconds that this server has had the row: how long it was down is not the row's fault."""
         return self._clock.now() - max(row.received_at, self._started_at)
 
-    async def _duplicate(self, row: Row, repo: Repo, update: Update, last: str | None) -> str:
+    async def _duplicate(self, run: _Run, part: _Part, last: str | None) -> str:
         """Empty unless this very body was built before and tells nothing new (law 2)."""
-        twin = await self._store.read(lambda connection: inbox.earlier_twin(connection, row))
+        twin = await self._store.read(lambda connection: inbox.earlier_twin(connection, run.row))
         if twin is None:
             return ""
         same = f"the same delivery as {twin.delivery}, which was processed already"
-        if last == update.after or update.is_deletion:
+        if last == part.after or part.is_deletion or not part.after:
             return same
-        stands = await self._forges.of(repo).ref_stands_at(repo, update.ref, update.after)
-        return "" if stands else f"{same}, and {update.noun} is not at {update.after[:10]} any more"
+        stands = await self._forges.of(run.repo).ref_stands_at(run.repo, part.ref, part.after)
+        return "" if stands else f"{same}, and {part.noun} is not at {part.after[:10]} any more"
 
     # --- refs that moved without a word ---------------------------------------------------------------
 
@@ -373,7 +573,68 @@ def _forget(connection: Connection, repo_id: int, refs: Sequence[str]) -> None:
 
 
 def _sentence(result: Result) -> str:
-    return f"{result.ref}: {result.sentence}"
+    return f"{result.ref}: {result.sentence}" if result.ref else result.sentence
+
+
+def _parts(repo_id: int, news: Push | PullRequestNews | ReleaseNews) -> list[_Part]:
+    """The events of a delivery, in order."""
+    if isinstance(news, Push):
+        return [
+            _Part(
+                index=index,
+                ref=update.ref,
+                noun=update.noun,
+                after=update.after,
+                update=update,
+                is_deletion=update.is_deletion,
+            )
+            for index, update in enumerate(news.refs)
+        ]
+    if isinstance(news, ReleaseNews):
+        return [_Part(ref=TAG + news.tag, noun=f"release {news.tag}", after="")]
+    seen = PullRequest(
+        repo_id=repo_id,
+        number=news.number,
+        head_sha=news.head_sha,
+        target_branch=news.target_branch,
+        is_open=news.is_open,
+        title=news.title,
+        updated_at=news.updated_at,
+    )
+    noun = f"pull request {news.number}"
+    return [_Part(ref=news.head_ref, noun=noun, after=news.head_sha, pull_request=seen)]
+
+
+def _merged(seen: PullRequest, merge_sha: str) -> PullRequest:
+    return PullRequest(**{**seen.model_dump(), "merge_sha": merge_sha})
+
+
+def _new_repo(forge: str, facts: RepoFacts) -> NewRepo:
+    return NewRepo(
+        forge=forge,
+        key=facts.key,
+        owner=facts.owner,
+        name=facts.name,
+        clone_url=facts.clone_url,
+        default_branch=facts.default_branch,
+        is_private=facts.is_private,
+    )
+
+
+def _check_repo(door: _Door, delivery: Delivery) -> None:
+    """A hook is one repo's. Raises Forbidden for a delivery about another, or about none."""
+    if delivery.repo_key is None or delivery.repo_key == door.repo_key:
+        return
+    about = f"the repo with the id {delivery.repo_key}" if delivery.repo_key else "no repo"
+    raise Forbidden(
+        f"the delivery is about {about}, and this hook is for the repo with the id {door.repo_key}: add the "
+        "webhook in that repo's own settings"
+    )
+
+
+async def _off_loop(size: int, work: Callable[[], T]) -> T:
+    """In a thread if it would hold up everybody else."""
+    return await asyncio.to_thread(work) if size > _LARGE_BYTES else work()
 
 
 def _utf8(text: str) -> str:

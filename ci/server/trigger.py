@@ -18,27 +18,31 @@ from ci.server.auth import Actor
 from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
 from ci.server.forges.directory import Forges
-from ci.server.models import Build, Job, Repo
+from ci.server.models import Build, Job, PullRequest, Repo
 from ci.server.secrets import Secrets
-from ci.server.store import attempts, audit, builds, jobs, repos
+from ci.server.store import attempts, audit, builds, jobs, pull_requests, repos
 from ci.server.store.builds import Made, NewBuild
 from ci.server.store.database import Connection, Store
 from ci.spec import JobSpec
 from ci.status import Outcome, Status
 
 _SKIP = re.compile(r"\[(ci skip|skip ci|no ci)\]", re.IGNORECASE)
+#: What the commit's own words may skip; a tag, a release or a person's click is meant.
+_SKIPPED_BY_WORDS = frozenset({Kind.PUSH, Kind.PULL_REQUEST})
 _TRIES = 50
 _NO_CONFIG = "the commit has no .ci.yml, and no pipeline file in .ci/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Which part of which delivery an event is, and what is then known as the last event of its ref."""
+    """Which part of which delivery an event is, and what is known with it: the last event of its ref, and
+    how its pull request stands."""
 
     inbox_id: int
     index: int
     ref: str
     ref_sha: str | None
+    pull_request: PullRequest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +99,12 @@ class Trigger:
         A broken pipeline file makes a build too, of status `error` with all its problems. Raises
         Unavailable where the forge cannot be asked now.
         """
-        if event.kind is Kind.PUSH and (word := _SKIP.search(event.message)):
+        if event.kind in _SKIPPED_BY_WORDS and (word := _SKIP.search(event.message)):
             return await self.no_build(repo, origin, f"skipped, because the commit message says {word[0]}")
         plan = await self._plan(event, repo, origin)
         if not plan.files and not plan.config_problem:
-            return await self.no_build(repo, origin, f"no build: {_NO_CONFIG}")
+            missing = f"the commit has no {repo.config_path}" if repo.config_path else _NO_CONFIG
+            return await self.no_build(repo, origin, f"no build: {missing}")
         made = await self._made(plan, repo, origin)
         if isinstance(made, str):
             return await self.no_build(repo, origin, made)
@@ -109,7 +114,7 @@ class Trigger:
 
     async def no_build(self, repo: Repo, origin: Origin, sentence: str) -> Result:
         """The event ends here, deliberately; its ref has moved all the same."""
-        await self._store.write(lambda connection: _set_ref(connection, repo, origin))
+        await self._store.write(lambda connection: _note(connection, repo, origin))
         return Result(ref=origin.ref, sentence=sentence)
 
     async def rerun(self, build_id: int, who: Actor, *, only_failed: bool = False) -> tuple[str, str, int]:
@@ -179,7 +184,7 @@ class Trigger:
                 return compiled
             new = await self._with_secrets(*compiled, repo)
             new = _held(_kept(new, plan), plan, repo)
-            await self._forges.of(repo).keep(repo, number, plan.event.after)
+            await self._forges.of(repo).keep(repo, number, plan.event.sha)
             try:
                 store = partial(self._store_build, new=new, plan=plan, repo=repo, origin=origin)
                 made = await self._store.write(store)
@@ -197,7 +202,7 @@ class Trigger:
         now = self._clock.now()
         made = builds.create(connection, new, now)
         if origin is not None:
-            _set_ref(connection, repo, origin)
+            _note(connection, repo, origin)
         if plan.again is not None:
             _note_rerun(connection, plan.again, made, now)
         elif repo.is_superseding and made.is_new:
@@ -257,15 +262,18 @@ class Trigger:
         return new, uses
 
     def _context(self, plan: _Plan, repo: Repo, number: int) -> Context:
+        forge = self._forges.of(repo)
         return Context(
             owner=repo.owner,
             name=repo.name,
             repo_key=f"{repo.forge}-{repo.id}",
-            clone_url=self._forges.of(repo).clone_url(repo),
+            remote_id=forge.remote_id(repo),
+            clone_url=forge.clone_url(repo),
             repo_url=f"{self._url}/r/{repo.owner}/{repo.name}",
             default_branch=repo.default_branch,
             is_private=repo.is_private,
             forge=repo.forge,
+            forge_url=forge.web_url(repo),
             number=number,
             build_url=self.build_url(repo, number),
             system_url=self._url,
@@ -275,8 +283,10 @@ class Trigger:
         )
 
 
-def _set_ref(connection: Connection, repo: Repo, origin: Origin) -> None:
+def _note(connection: Connection, repo: Repo, origin: Origin) -> None:
     repos.set_ref_sha(connection, repo.id or 0, origin.ref, origin.ref_sha)
+    if origin.pull_request is not None:
+        pull_requests.note(connection, origin.pull_request)
 
 
 def _summary(problems: tuple[Problem, ...]) -> str:

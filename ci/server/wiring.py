@@ -9,18 +9,23 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import httpx
+
 from ci.errors import Unavailable
 from ci.server.approvals import Approvals
 from ci.server.bus import LOOK_AGAIN_SECONDS, Bus
 from ci.server.clock import Clock
 from ci.server.config import Settings
-from ci.server.credentials import Credentials
+from ci.server.credentials import Credentials, Kind
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
+from ci.server.forges.github import GitHub
+from ci.server.forges.github_api import RateLimits
 from ci.server.inbox import Inbox
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
+from ci.server.models import Repo
 from ci.server.outbox import Outbox
 from ci.server.queue import TICK_SECONDS, Queue
 from ci.server.secrets import Secrets
@@ -45,8 +50,13 @@ class Server:
         self.store = Store(folder / "shipway.db")
         self.credentials = Credentials(self.store, self.vault, self.clock)
         self.logs = Logs(folder / "logs", clock=self.clock)
+        self._client = httpx.AsyncClient()
+        limits = RateLimits(self.clock)
+        github = GitHub(client=self._client, limits=limits, token_of=self._token_of)
         self.forges = Forges(
-            builtin=Builtin(folder / "git", settings.url), plain=PlainGit(folder / "cache" / "git")
+            builtin=Builtin(folder / "git", settings.url),
+            plain=PlainGit(folder / "cache" / "git"),
+            others=(github,),
         )
         self.secrets = Secrets(self.store, self.vault, self.clock)
         self.queue = Queue(self.store, self.bus, self.clock, self.vault, self.secrets)
@@ -82,11 +92,17 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.aclose()
         await self.logs.close()
         await self.store.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _token_of(self, repo: Repo) -> str:
+        """What the API of the repo's forge is asked with; empty: as anybody."""
+        found = self.credentials.of(repo)
+        return found.value if found is not None and found.kind is Kind.TOKEN else ""
 
     async def setup_code(self) -> str | None:
         """A fresh code for the first account; None where there is one already."""

@@ -12,9 +12,10 @@ import pytest
 from ci.errors import Invalid, Unavailable
 from ci.event import Event, Kind
 from ci.server.forges import git
-from ci.server.forges.bare import BUILD_REFS, MAX_CONFIG_BYTES, Bare, GitFailed, is_ref_name, is_sha
+from ci.server.forges.bare import BUILD_REFS, Bare, GitFailed, is_ref_name, is_sha
 from ci.server.forges.base import Push, Update, parse_push
 from ci.server.forges.builtin import Builtin
+from ci.server.forges.config_files import MAX_CONFIG_BYTES
 from ci.server.forges.git import PlainGit
 from ci.server.models import Repo
 from tests.unit.gitting import CONFIG, ZERO, Work
@@ -78,12 +79,12 @@ async def test_a_push_is_an_event_with_its_changed_files(builtin: Builtin, work:
     second = work.commit_files({"a": "2"}, "change a\n\nmore")
     work.git("push", "-q", "origin", "main")
     update = Update(ref="refs/heads/main", before=first, after=second)
-    event = await builtin.event_of(REPO, update, push_of(update))
+    event = await builtin.event_of(REPO, push_of(update), update)
     assert isinstance(event, Event)
     assert (event.kind, event.branch, event.title, event.sender) == (Kind.PUSH, "main", "change a", "bob")
     assert event.changed_files == ("a",)
     new = Update(ref="refs/heads/main", after=second)
-    event = await builtin.event_of(REPO, new, push_of(new))
+    event = await builtin.event_of(REPO, push_of(new), new)
     assert isinstance(event, Event) and event.changed_files is None
 
 
@@ -92,7 +93,7 @@ async def test_an_annotated_tag_is_the_commit_behind_it(builtin: Builtin, work: 
     work.git("tag", "-a", "v1", "-m", "one")
     work.git("push", "-q", "origin", "v1")
     update = Update(ref="refs/tags/v1", after=work.sha("v1"))
-    event = await builtin.event_of(REPO, update, push_of(update))
+    event = await builtin.event_of(REPO, push_of(update), update)
     assert isinstance(event, Event)
     assert (event.kind, event.tag, event.after, event.branch) == (Kind.TAG, "v1", sha, "")
 
@@ -108,7 +109,7 @@ async def test_what_is_no_event_has_a_sentence(builtin: Builtin, work: Work) -> 
         ("refs/heads/\ufffd", work.sha(), "not UTF-8"),
     ):
         update = Update(ref=ref, after=after)
-        said = await builtin.event_of(REPO, update, push_of(update))
+        said = await builtin.event_of(REPO, push_of(update), update)
         assert isinstance(said, str) and says in said
 
 
@@ -265,7 +266,7 @@ def test_what_is_no_push_is_refused_with_the_place(body: bytes, says: str) -> No
 
 def test_a_signature_is_of_these_bytes_under_this_secret() -> None:
     signed = git.signature(b"body", b"secret")
-    assert git.is_signed(b"body", signed, b"secret")
+    assert git.is_signed(b"body", signed, [b"secret"])
     for body, header, secret in (
         (b"bodY", signed, b"secret"),
         (b"body", signed, b"other"),
@@ -273,7 +274,7 @@ def test_a_signature_is_of_these_bytes_under_this_secret() -> None:
         (b"body", "sha256=ü", b"secret"),
         (b"body", git.signature(b"body", b""), b""),
     ):
-        assert not git.is_signed(body, header, secret)
+        assert not git.is_signed(body, header, [secret])
 
 
 # --- a plain repository elsewhere -------------------------------------------------------------------------
@@ -295,7 +296,7 @@ async def test_a_commit_elsewhere_is_fetched_and_read(builtin: Builtin, work: Wo
     second = work.commit_files({"a": "2"}, "second")
     work.git("push", "-q", "origin", "main")
     update = Update(ref="refs/heads/main", before=first, after=second)
-    event = await plain.event_of(repo, update, push_of(update))
+    event = await plain.event_of(repo, push_of(update), update)
     assert isinstance(event, Event)
     assert (event.title, event.changed_files) == ("second", ("a",))
     assert await plain.read_config(repo, event) == {".ci.yml": CONFIG}
@@ -310,7 +311,7 @@ async def test_a_commit_that_is_gone_elsewhere_is_unavailable(
     work.git("push", "-q", "origin", "main")
     update = Update(ref="refs/heads/main", after=A)
     with pytest.raises(Unavailable, match="cannot fetch from"):
-        await plain.event_of(elsewhere(builtin), update, push_of(update))
+        await plain.event_of(elsewhere(builtin), push_of(update), update)
 
 
 async def test_an_unreachable_repository_is_unavailable_and_its_password_stays_secret(tmp_path: Path) -> None:

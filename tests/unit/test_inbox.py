@@ -17,10 +17,11 @@ from ci.server.forges import git
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
-from ci.server.inbox import MOVE_SECONDS, RETRY_SECONDS, Inbox
+from ci.server.inbox import MOVE_SECONDS, Inbox
 from ci.server.models import Build, Repo
 from ci.server.models import Inbox as Row
 from ci.server.store import inbox, repos
+from ci.server.store.inbox import NewRow
 from ci.server.store.tables import BUILD, HOOK, many
 from ci.server.trigger import Result, Trigger
 from ci.server.vault import Vault
@@ -67,7 +68,8 @@ class Ways:
 
     async def hooked(self, body: bytes, signature: str | None = None) -> int:
         signed = git.signature(body, self.secret) if signature is None else signature
-        return await self.inbox.receive(self.hook_id, signed, body)
+        headers = {git.SIGNATURE_HEADER: signed}
+        return (await self.inbox.receive(self.hook_id, headers, body)).row_id
 
     async def builds(self) -> list[Build]:
         return await self.core.store.read(lambda c: many(c, Build, select(BUILD).order_by(BUILD.c.id)))
@@ -369,7 +371,9 @@ async def test_a_replay_under_another_id_is_a_duplicate_unless_the_ref_came_back
     async def deliver(delivery: str, sent: bytes) -> str:
         """A forge whose delivery id is not part of the body."""
         row = await elsewhere.core.store.write(
-            lambda c: inbox.receive(c, hook_id="hook", repo_id=3, delivery=delivery, body=sent, now=1.0)
+            lambda c: (
+                inbox.receive(c, NewRow(hook_id="hook", repo_id=3, delivery=delivery, body=sent), 1.0).row_id
+            )
         )
         await elsewhere.inbox.process(row)
         stored = await elsewhere.core.store.read(lambda c: inbox.by_id(c, row))
@@ -395,7 +399,7 @@ async def test_an_unreachable_forge_is_asked_again_and_given_up_with_a_reason(el
         "received",
         True,
     )
-    elsewhere.core.clock.seconds += RETRY_SECONDS + 1
+    elsewhere.core.clock.seconds += PlainGit.retry_seconds + 1
     await elsewhere.inbox.process_waiting()
     assert (await elsewhere.rows())[0].state == "failed"
     elsewhere.work.git("push", "-q", "origin", "main")
@@ -427,7 +431,7 @@ async def test_a_refused_delivery_leaves_one_line_at_its_hook_and_no_row(
 
 async def test_an_unknown_hook_is_not_found(elsewhere: Ways) -> None:
     with pytest.raises(NotFound):
-        await elsewhere.inbox.receive("nope", "", b"{}")
+        await elsewhere.inbox.receive("nope", {}, b"{}")
 
 
 async def test_an_error_of_ours_is_a_verdict_and_stops_no_other_delivery(
@@ -436,7 +440,7 @@ async def test_an_error_of_ours_is_a_verdict_and_stops_no_other_delivery(
     work = elsewhere.work
     work.git("push", "-q", "origin", "main")
     await elsewhere.core.store.write(
-        lambda c: inbox.receive(c, hook_id="hook", repo_id=3, delivery="bad", body=b"no push", now=1.0)
+        lambda c: inbox.receive(c, NewRow(hook_id="hook", repo_id=3, delivery="bad", body=b"no push"), 1.0)
     )
     await elsewhere.hooked(body("p1", (MAIN, ZERO, work.sha())))
     await elsewhere.inbox.process_waiting()
@@ -450,8 +454,9 @@ async def test_a_repo_elsewhere_gets_a_hook_and_a_secret_that_is_stored_sealed(w
     hook = await ways.core.store.read(lambda c: repos.hook(c, hook_id))
     assert hook is not None and secret.encode() not in hook.secret
     sent = body("p", (MAIN, "a" * 40, ZERO))
-    row = await ways.inbox.receive(hook_id, git.signature(sent, secret.encode()), sent)
-    (result,) = await ways.inbox.process(row)
+    headers = {git.SIGNATURE_HEADER: git.signature(sent, secret.encode())}
+    receipt = await ways.inbox.receive(hook_id, headers, sent)
+    (result,) = await ways.inbox.process(receipt.row_id)
     assert "was deleted" in result.sentence
     with pytest.raises(Conflict):
         await ways.inbox.create_repo("ada", "LIB")

@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ci.errors import Invalid
+from ci.pipeline import lookup
+from ci.server.forges.config_files import read_config
 
 NO_SHA = "0" * 40
 BUILD_REFS = "refs/shipway/builds"
-MAX_CONFIG_BYTES = 1 << 20
-MAX_CONFIG_FILES = 100
 MAX_CHANGED_FILES = 5000
 MAX_MESSAGE_BYTES = 64 << 10
 _SHA = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\Z")
 #: What git itself refuses in a ref name (git check-ref-format), so that no other syntax can hide in one.
 _NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|\Z)|\.\Z|/\Z")
-_CONFIG_NAME = re.compile(r"\.ya?ml\Z")
 
 _DIFF = ("diff-tree", "-r", "-z", "--name-only", "--no-renames")
 _SAFE = (
@@ -193,55 +192,38 @@ class Bare:
             return None
         return tuple(_text(name) for name in names)
 
-    async def config_files(self, sha: str) -> dict[str, str]:
-        """The pipeline files of a commit: `.ci.yml`, else all of `.ci/`; empty if there is none.
+    async def config_files(self, sha: str, config_path: str = "") -> dict[str, str]:
+        """The pipeline files of a commit; empty if there is none. Raises Invalid (config_files.py)."""
+        return await read_config(_CommitTree(self, sha), config_path)
 
-        Each also as `.yaml`; the first that exists wins. Raises Invalid for what is no text or too big.
-        """
-        for folder, names in (("", (".ci.yml", ".ci.yaml")), (".ci/", None)):
-            found = await self._files(sha, folder)
-            if names is not None:
-                found = {name: blob for name, blob in found.items() if name in names}
-                found = dict(sorted(found.items(), key=lambda item: names.index(item[0]))[:1])
-            if found:
-                return await self._read_config(found)
-        return {}
 
-    async def _files(self, sha: str, folder: str) -> dict[str, tuple[str, int]]:
-        """Path to (object, size in bytes) of the YAML files directly in `folder`; links are not followed."""
-        path = (folder,) if folder else ()
+class _CommitTree:
+    """A commit's files by their names as text; read by their ids, for git may have other bytes."""
+
+    def __init__(self, bare: Bare, sha: str) -> None:
+        self._bare = bare
+        self._sha = sha
+        self._blobs: dict[str, str] = {}
+
+    async def sizes(self, folder: str) -> dict[str, int]:
+        path = (f"{folder}/",) if folder else ()
         try:
-            listing = await self.git("ls-tree", "-l", "-z", sha, "--", *path)
+            listing = await self._bare.git("ls-tree", "-l", "-z", self._sha, "--", *path)
         except GitFailed:
             return {}
         found = {}
         for line in listing.split(b"\0")[:-1]:
-            facts, _, name = line.partition(b"\t")
+            facts, _, raw = line.partition(b"\t")
             mode, _kind, blob, size = facts.split()
-            if mode in (b"100644", b"100755") and _CONFIG_NAME.search(_text(name)):
-                found[_text(name)] = (blob.decode(), int(size))
-            elif mode == b"120000" and name in (b".ci.yml", b".ci.yaml"):
-                raise Invalid(f"{_text(name)} is a link, which is not followed: put the file itself there")
+            name = _text(raw)
+            if mode in (b"100644", b"100755"):
+                found[name], self._blobs[name] = int(size), blob.decode()
+            elif mode == b"120000" and name in lookup.SINGLE:
+                raise Invalid(f"{name} is a link, which is not followed: put the file itself there")
         return found
 
-    async def _read_config(self, blobs: dict[str, tuple[str, int]]) -> dict[str, str]:
-        if len(blobs) > MAX_CONFIG_FILES:
-            raise Invalid(f".ci/ holds {len(blobs)} pipeline files; at most {MAX_CONFIG_FILES}")
-        total = sum(size for _, size in blobs.values())
-        if total > MAX_CONFIG_BYTES:
-            names = ", ".join(list(blobs)[:3])
-            raise Invalid(f"{names}: {total:,} bytes of pipeline files; at most {MAX_CONFIG_BYTES:,}")
-        found = {}
-        for name in sorted(blobs):
-            # By its id: the name may be no text, and then reads otherwise than git has it.
-            raw = await self.git("cat-file", "blob", blobs[name][0])
-            try:
-                found[name] = raw.decode()
-            except UnicodeDecodeError as error:
-                raise Invalid(
-                    f"{name} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}"
-                ) from error
-        return found
+    async def read(self, path: str) -> bytes:
+        return await self._bare.git("cat-file", "blob", self._blobs[path])
 
 
 def _text(raw: bytes) -> str:

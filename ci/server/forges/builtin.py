@@ -9,7 +9,8 @@ import shutil
 from pathlib import Path
 
 from ci.server.forges.bare import Bare
-from ci.server.forges.base import Forge, Update
+from ci.server.forges.base import Cloned
+from ci.server.forges.news import Update
 from ci.server.models import Repo
 
 _CONFIG = (
@@ -25,7 +26,7 @@ _CONFIG = (
 )
 
 
-class Builtin(Forge):
+class Builtin(Cloned):
     name = "builtin"
 
     def __init__(self, folder: Path, url: str) -> None:

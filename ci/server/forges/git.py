@@ -14,13 +14,14 @@ import contextlib
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ci.errors import Invalid, Unavailable
 from ci.server.forges.bare import NO_SHA, Bare, GitFailed
-from ci.server.forges.base import Forge, Update
+from ci.server.forges.base import Cloned, Delivery, parse_push
+from ci.server.forges.news import Update
 from ci.server.models import Repo
 
 SIGNATURE_HEADER = "x-shipway-signature"
@@ -29,12 +30,16 @@ PROTOCOLS = ("http", "https")
 
 
 def signature(body: bytes, secret: bytes) -> str:
-    return "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+    return "sha256=" + hmac.digest(secret, body, hashlib.sha256).hex()
 
 
-def is_signed(body: bytes, header: str, secret: bytes) -> bool:
-    """Compares in constant time; an empty secret signs nothing."""
-    return bool(secret) and hmac.compare_digest(header.encode(), signature(body, secret).encode())
+def is_signed(body: bytes, header: str, secrets: Sequence[bytes]) -> bool:
+    """Whether one of them signed it. All are tried, in constant time; an empty secret signs nothing."""
+    found = False
+    for secret in secrets:
+        is_it = hmac.compare_digest(header.encode(), signature(body, secret).encode())
+        found |= is_it and bool(secret)
+    return found
 
 
 def check_clone_url(url: str, protocols: Sequence[str] = PROTOCOLS) -> str:
@@ -58,13 +63,22 @@ def post_receive(hook_url: str) -> str:
     return _POST_RECEIVE.replace("@URL@", hook_url)
 
 
-class PlainGit(Forge):
+class PlainGit(Cloned):
     name = "git"
 
     def __init__(self, folder: Path, *, protocols: Sequence[str] = PROTOCOLS) -> None:
         """`folder` holds a cache for each repo: shallow, ours alone, worth nothing."""
         self._folder = folder
         self._protocols = protocols
+
+    def is_signed(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[bytes]) -> bool:
+        return is_signed(body, headers.get(SIGNATURE_HEADER, ""), secrets)
+
+    def unsigned(self, headers: Mapping[str, str]) -> str:
+        return f"the signature in {SIGNATURE_HEADER} does not fit the body and the hook's secret"
+
+    def delivery(self, headers: Mapping[str, str], body: bytes) -> Delivery:
+        return Delivery(key=parse_push(body).push_id, body=body)
 
     def clone_url(self, repo: Repo) -> str:
         return repo.clone_url
@@ -85,9 +99,6 @@ class PlainGit(Forge):
         except GitFailed as error:
             raise _unavailable(repo, error) from error
         return f"{sha}\t{ref}" in found.decode(errors="replace").splitlines()
-
-    async def keep(self, repo: Repo, number: int, sha: str) -> None:
-        """Not ours to hold: a rerun finds the commit as long as the repository has it."""
 
     async def _cache(self, repo: Repo) -> Bare:
         bare = Bare(self._folder / f"{repo.id}.git", protocols=self._protocols)

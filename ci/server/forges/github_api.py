@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -20,6 +19,7 @@ import httpx
 
 from ci.errors import Forbidden, Invalid, NotFound, RateLimited, Unavailable
 from ci.server.clock import Clock
+from ci.server.forges.base import CommitFacts, RepoFacts
 
 API_URL = "https://api.github.com"
 TIMEOUT_SECONDS = 20.0
@@ -30,27 +30,6 @@ _PAGE = 100
 _MAX_REDIRECTS = 3
 #: What GitHub asks to wait where it names no time (secondary limits).
 _SECONDARY_SECONDS = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepoFacts:
-    """`key` is GitHub's id of the repo."""
-
-    key: str
-    owner: str
-    name: str
-    default_branch: str
-    is_private: bool
-    clone_url: str
-    html_url: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CommitFacts:
-    message: str
-    author: str
-    author_email: str
-    timestamp_seconds: int
 
 
 class RateLimits:
@@ -123,6 +102,15 @@ class GitHubApi:
             author_email=str(author.get("email", "")),
             timestamp_seconds=_seconds(str((found.get("committer") or author).get("date", ""))),
         )
+
+    async def commit_of(self, key: str, ref: str) -> str | None:
+        """The commit behind a full ref, also behind an annotated tag; None if there is none."""
+        address = _of(key, f"/commits/{quote(ref.removeprefix('refs/'), safe='/')}")
+        try:
+            found = await self._ask("GET", address, accept="application/vnd.github.sha")
+        except (NotFound, Invalid):  # 422: no commit of that name
+            return None
+        return found.decode(errors="replace").strip() or None
 
     async def changed_files(self, key: str, base: str, head: str) -> tuple[str, ...] | None:
         """Paths that differ between two commits; None where nobody can say, or above MAX_FILES."""

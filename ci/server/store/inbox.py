@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, exists, select, update
 
@@ -15,18 +16,37 @@ FAILED = "failed"
 MAX_VERDICT = 8000
 
 
-def receive(
-    connection: Connection, *, hook_id: str, repo_id: int, delivery: str, body: bytes, now: float
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What became of a delivery that was stored; `is_new` False: it had come before."""
+
+    row_id: int
+    is_new: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRow:
+    """A delivery to a hook. `word` is the forge's own for what happened."""
+
+    hook_id: str
+    repo_id: int
+    delivery: str
+    word: str = ""
+    body: bytes
+
+
+def receive(connection: Connection, new: NewRow, now: float) -> Receipt:
     """The delivery's row; the same delivery again has the same row. One that made no build waits again."""
-    row_id = add_if_new(connection, _row(hook_id, repo_id, delivery, body, now))
+    values = _row(new.hook_id, new.repo_id, new.delivery, new.body, now)
+    values.forge_event = new.word
+    row_id = add_if_new(connection, values)
     if row_id is not None:
-        return row_id
-    same = (INBOX.c.hook_id == hook_id, INBOX.c.delivery == delivery)
+        return Receipt(row_id=row_id, is_new=True)
+    same = (INBOX.c.hook_id == new.hook_id, INBOX.c.delivery == new.delivery)
     present: int = connection.execute(select(INBOX.c.id).where(*same)).scalar_one()
     if not made_a_build(connection, present):
         connection.execute(update(INBOX).where(INBOX.c.id == present).values(state=RECEIVED))
-    return present
+    return Receipt(row_id=present, is_new=False)
 
 
 def receive_own(connection: Connection, *, repo_id: int, delivery: str, body: bytes, now: float) -> int:
@@ -55,6 +75,12 @@ def waiting(connection: Connection, repo_id: int | None = None) -> list[Inbox]:
     if repo_id is not None:
         statement = statement.where(INBOX.c.repo_id == repo_id)
     return many(connection, Inbox, statement)
+
+
+def waiting_ids(connection: Connection) -> list[tuple[int, int]]:
+    """(row, repo) of all that wait, in the order in which they came."""
+    statement = select(INBOX.c.id, INBOX.c.repo_id).where(INBOX.c.state == RECEIVED).order_by(INBOX.c.id)
+    return [(row.id, row.repo_id or 0) for row in connection.execute(statement)]
 
 
 def settle(connection: Connection, row_id: int, state: str, verdict: str) -> None:

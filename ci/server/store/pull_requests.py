@@ -9,9 +9,13 @@ from ci.server.store.tables import PULL_REQUEST, add_if_new, changed, one
 
 
 def note(connection: Connection, seen: PullRequest) -> None:
-    """Store what a delivery says; what was known of the pull request before is replaced."""
+    """Store what a delivery says, unless a newer one has been here: deliveries may come late, or again."""
     values = seen.model_dump(exclude={"id"})
-    mine = (PULL_REQUEST.c.repo_id == seen.repo_id, PULL_REQUEST.c.number == seen.number)
+    mine = (
+        PULL_REQUEST.c.repo_id == seen.repo_id,
+        PULL_REQUEST.c.number == seen.number,
+        PULL_REQUEST.c.updated_at <= seen.updated_at,
+    )
     statement = update(PULL_REQUEST).where(*mine).values(**values)
     if changed(connection, statement):
         return

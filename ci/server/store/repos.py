@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, select, update
 
@@ -19,6 +20,20 @@ WITH_STATUSES = frozenset({GITHUB})
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewRepo:
+    """A repo of a forge: `key` is the forge's own id of it."""
+
+    forge: str
+    key: str
+    owner: str
+    name: str
+    clone_url: str
+    default_branch: str = ""
+    is_private: bool = True
+    api_url: str = ""
+
+
 def create(
     connection: Connection,
     *,
@@ -32,27 +47,93 @@ def create(
 
     Raises Conflict where the path is taken, Invalid for a path that cannot be.
     """
+    new = NewRepo(
+        forge=PLAIN_GIT if clone_url else BUILTIN,
+        key=clone_url or secrets.token_hex(8),
+        owner=owner,
+        name=name,
+        clone_url=clone_url,
+        is_private=is_private,
+    )
+    return create_at(connection, new, now)
+
+
+def create_at(connection: Connection, new: NewRepo, now: float) -> int:
+    """The same for a repo of any forge."""
+    check_path(new.owner, new.name)
+    if find(connection, new.owner, new.name) is not None:
+        raise Conflict(f"there is a repo {new.owner}/{new.name} already")
+    present = of_key(connection, new.forge, new.key)
+    if present is not None:
+        raise Conflict(f"this repo is here already, as {present.owner}/{present.name}")
+    repo = Repo(
+        forge=new.forge,
+        forge_key=new.key,
+        owner=new.owner,
+        name=new.name,
+        clone_url=new.clone_url,
+        default_branch=new.default_branch,
+        is_private=new.is_private,
+        api_url=new.api_url,
+        created_at=now,
+    )
+    repo_id = add_if_new(connection, repo)
+    if repo_id is None:
+        raise Conflict(f"there is a repo {new.owner}/{new.name} already, or one with this clone URL")
+    return repo_id
+
+
+def check_path(owner: str, name: str) -> None:
+    """Raises Invalid for a path that cannot be."""
     for part in (owner, name):
         if not _PART.match(part) or part.endswith((".git", ".lock", ".")):
             raise Invalid(
                 f"{part!r} cannot be part of a repo's path: letters, digits, `_`, `-` and `.`, "
                 "not first, at most 100, without `.git` at the end"
             )
-    if find(connection, owner, name) is not None:
-        raise Conflict(f"there is a repo {owner}/{name} already")
-    repo = Repo(
-        forge=PLAIN_GIT if clone_url else BUILTIN,
-        forge_key=clone_url or secrets.token_hex(8),
-        owner=owner,
-        name=name,
-        clone_url=clone_url,
-        is_private=is_private,
-        created_at=now,
-    )
-    repo_id = add_if_new(connection, repo)
-    if repo_id is None:
-        raise Conflict(f"there is a repo {owner}/{name} already, or one with this clone URL")
-    return repo_id
+
+
+def follow(connection: Connection, repo_id: int, seen: NewRepo) -> str:
+    """Bring the repo to where its forge has it: returns what is new, as a sentence; empty: nothing.
+
+    All but a path that is taken or cannot be here: then the repo keeps its own, and the sentence says so.
+    """
+    repo = by_id(connection, repo_id)
+    assert repo is not None
+    values: dict[str, object] = {"default_branch": seen.default_branch, "is_private": seen.is_private}
+    if seen.clone_url:
+        values["clone_url"] = seen.clone_url
+    said = [_change(name, getattr(repo, name), value) for name, value in values.items()]
+    connection.execute(update(REPO).where(REPO.c.id == repo_id).values(**values))
+    if (repo.owner, repo.name) != (seen.owner, seen.name):
+        said.append(_move(connection, repo, seen.owner, seen.name))
+    return "; ".join(sentence for sentence in said if sentence)
+
+
+def _move(connection: Connection, repo: Repo, owner: str, name: str) -> str:
+    kept = f"it is {owner}/{name} at its forge, and stays {repo.owner}/{repo.name} here"
+    try:
+        check_path(owner, name)
+    except Invalid as error:
+        return f"{kept}: {error}"
+    other = find(connection, owner, name)
+    if other is not None and other.id != repo.id:
+        return f"{kept}, because another repo has that path: rename or remove it, and send the delivery again"
+    connection.execute(update(REPO).where(REPO.c.id == repo.id).values(owner=owner, name=name))
+    return f"it is {owner}/{name} now, and was {repo.owner}/{repo.name}"
+
+
+def _change(name: str, old: object, new: object) -> str:
+    if old == new:
+        return ""
+    if name == "is_private":
+        return "it is private now" if new else "it is public now"
+    words = {"default_branch": "its default branch", "clone_url": "its clone URL"}
+    return f"{words[name]} is {new} now"
+
+
+def of_key(connection: Connection, forge: str, key: str) -> Repo | None:
+    return one(connection, Repo, select(REPO).where(REPO.c.forge == forge, REPO.c.forge_key == key))
 
 
 def find(connection: Connection, owner: str, name: str) -> Repo | None:
@@ -113,6 +194,13 @@ def add_hook(connection: Connection, *, hook_id: str, repo_id: int, forge: str, 
 
 def hook(connection: Connection, hook_id: str) -> Hook | None:
     return one(connection, Hook, select(HOOK).where(HOOK.c.id == hook_id))
+
+
+def is_hook(connection: Connection, seen: Hook) -> bool:
+    """Whether the hook still has the secrets that it had when it was read."""
+    columns = (HOOK.c.secret, HOOK.c.old_secret, HOOK.c.old_secret_until)
+    found = connection.execute(select(*columns).where(HOOK.c.id == seen.id)).one_or_none()
+    return found is not None and tuple(found) == (seen.secret, seen.old_secret, seen.old_secret_until)
 
 
 def hooks_of(connection: Connection, repo_id: int) -> list[Hook]:
