@@ -63,6 +63,9 @@ class Context:
     timeout_seconds: int = 3600
     grace_seconds: int = 10
     limits: Limits = field(default_factory=Limits)
+    variables: Mapping[str, str] = field(
+        default_factory=dict, hash=False
+    )  #: of the repo, its owner, the server
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,9 @@ def is_exportable(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and _SHELLS_OWN.fullmatch(name) is None
 
 
-def not_for_secrets(name: str) -> str:
-    """Why a variable of this name cannot hold a secret, as a clause; empty: it can.
+def unfit(name: str) -> str:
+    """Why a variable of this name can hold neither a secret nor what an administrator gives to every step,
+    as a clause; empty: it can.
 
     A secret may be empty (it is withheld from a stranger's code): with an empty PATH no program starts.
     """

@@ -79,7 +79,7 @@ class JobSpec(_Data):
     slug: str
     labels: dict[str, str] = Field(default_factory=dict)
     matrix: dict[str, str] = Field(default_factory=dict)
-    environment: dict[str, str] = Field(default_factory=dict)  #: CI_* of the whole job
+    environment: dict[str, str] = Field(default_factory=dict)  #: plain variables, and CI_* of the whole job
     workspace: str = "/workspace"
     timeout_seconds: int = 3600
     grace_seconds: int = 10

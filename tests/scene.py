@@ -40,6 +40,7 @@ from ci.server.store.builds import NewBuild
 from ci.server.store.database import Store
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, REPO, RUNNER, STEP, add
 from ci.server.store.tokens import NewToken
+from ci.server.variables import Variables
 from ci.server.vault import Vault
 from ci.spec import JobSpec, StepKind, StepSpec
 from ci.status import Outcome, Status
@@ -123,6 +124,7 @@ class Scene:
             approvals=Approvals(self.store, self.bus, self.clock, self.forges),
             rerun=rerun,
             secrets=Secrets(self.store, Vault(bytes(32)), self.clock),
+            variables=Variables(self.store, self.clock),
             url=url,
         )
 

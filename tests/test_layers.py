@@ -19,7 +19,7 @@ SERVER_RINGS = (
     ("approvals",),
     ("queue", "runners", "outbox", "logs", "people", "account"),
     ("forges",),
-    ("credentials", "secrets"),
+    ("credentials", "secrets", "variables"),
     ("store",),
     ("models", "vault", "auth", "bus"),
     ("config", "clock"),

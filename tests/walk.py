@@ -49,6 +49,7 @@ EXAMPLES = {
     "user": "eve",
     "hook": "none",
     "secret": "token",
+    "variable": "REGION",
 }
 #: The private repo is ada/app, the public one ada/site; each visitor's role is the same in both.
 REPOS = {"private": "app", "public": "site"}

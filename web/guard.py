@@ -33,6 +33,7 @@ SESSION_COOKIE = "shipway_session"
 #: For those who are not signed in: what the tokens of their forms are made from.
 FORM_COOKIE = "shipway_form"
 THEME_COOKIE = "shipway_theme"
+#: A secret of 64 KiB is up to three times as long in a form.
 MAX_FORM_BYTES = 256 * 1024
 _FOR_MONITORS = frozenset({"/healthz", "/metrics"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -116,6 +116,7 @@ def application(server: Server, own_url: str) -> ASGIApp:
         approvals=server.approvals,
         rerun=server.trigger.rerun,
         secrets=server.secrets,
+        variables=server.variables,
         url=server.settings.url,
         session_seconds=server.settings.session_days * 86400.0,
     )

@@ -14,6 +14,7 @@ from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
 from ci.server.secrets import Secrets
 from ci.server.store.database import Store
+from ci.server.variables import Variables
 
 
 class Rerun(Protocol):
@@ -34,6 +35,7 @@ class Parts:
     approvals: Approvals
     rerun: Rerun
     secrets: Secrets
+    variables: Variables
     url: str  #: how browsers, git and runners reach us, without a slash at the end
     session_seconds: float = 30 * 86400.0
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from web import api, badge, build_api, find, log_page
+from web import api, badge, build_api, find, log_page, secret_api
 from web.account_pages import AccountPages
 from web.assets import Assets
 from web.audit_pages import AuditPages
@@ -57,6 +57,14 @@ def post(path: str, endpoint: Endpoint, policy: Policy) -> Entry:
     return Entry(path=path, endpoint=endpoint, policy=policy, methods=("POST",))
 
 
+def put(path: str, endpoint: Endpoint, policy: Policy) -> Entry:
+    return Entry(path=path, endpoint=endpoint, policy=policy, methods=("PUT",))
+
+
+def delete(path: str, endpoint: Endpoint, policy: Policy) -> Entry:
+    return Entry(path=path, endpoint=endpoint, policy=policy, methods=("DELETE",))
+
+
 def socket(path: str, endpoint: Callable[[WebSocket], Awaitable[None]], policy: Policy) -> Entry:
     return Entry(path=path, endpoint=endpoint, policy=policy, kind="socket")
 
@@ -99,18 +107,21 @@ class Doors:
 def _secret_entries(pages: SecretPages) -> Iterator[Entry]:
     """The same for a repo, an owner and the server."""
     for base, api_base, policy in (
-        (_REPO + "/secrets", _API_REPO + "/secrets", Policy.ADMINISTER),
-        (_OWNER + "/secrets", "/api/owners/{owner}/secrets", Policy.ADMINISTER_OWNER),
-        ("/admin/secrets", "/api/secrets", Policy.MANAGE_SERVER),
+        (_REPO, _API_REPO, Policy.ADMINISTER),
+        (_OWNER, "/api/owners/{owner}", Policy.ADMINISTER_OWNER),
+        ("/admin", "/api", Policy.MANAGE_SERVER),
     ):
-        yield get(base, pages.page, policy)
-        yield post(base, pages.put, policy)
-        yield post(base + "/{secret}/remove", pages.remove, policy)
-        yield get(api_base, pages.api_list, policy)
-        yield Entry(path=api_base + "/{secret}", endpoint=pages.api_put, policy=policy, methods=("PUT",))
-        yield Entry(
-            path=api_base + "/{secret}", endpoint=pages.api_remove, policy=policy, methods=("DELETE",)
-        )
+        yield get(base + "/secrets", pages.page, policy)
+        yield post(base + "/secrets", pages.put, policy)
+        yield post(base + "/secrets/{secret}/remove", pages.remove, policy)
+        yield post(base + "/secrets/variables", pages.put_variable, policy)
+        yield post(base + "/secrets/variables/{variable}/remove", pages.remove_variable, policy)
+        yield get(api_base + "/secrets", secret_api.secrets, policy)
+        yield put(api_base + "/secrets/{secret}", secret_api.put_secret, policy)
+        yield delete(api_base + "/secrets/{secret}", secret_api.remove_secret, policy)
+        yield get(api_base + "/variables", secret_api.variables_of, policy)
+        yield put(api_base + "/variables/{variable}", secret_api.put_variable, policy)
+        yield delete(api_base + "/variables/{variable}", secret_api.remove_variable, policy)
 
 
 def table(doors: Doors) -> tuple[Entry, ...]:

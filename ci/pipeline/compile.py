@@ -34,6 +34,7 @@ class SecretUse:
     name: str
     step: str
     image: str
+    is_closed: bool  #: a plugin by its settings alone: nothing in the file can change what it does with it
     file: str
     mark: Mark
 
@@ -190,7 +191,7 @@ class _PipelineCompiler:
             slug=job_slug,
             labels={key: value for key, value in labels.items() if value},
             matrix=cell,
-            environment=environ.made(facts, environ.Scope.JOB),
+            environment={**context.variables, **environ.made(facts, environ.Scope.JOB)},
             workspace=WORKSPACE,
             timeout_seconds=context.timeout_seconds,
             grace_seconds=context.grace_seconds,
@@ -352,25 +353,37 @@ class _JobCompiler:
         return image
 
     def _environment(self, item: Container, name: str, number: int, kind: StepKind) -> dict[str, str]:
-        """Later ones win: what the person who started the build gave, the matrix, ours, the file's own."""
+        """Later ones win: what the person who started the build gave, the matrix, ours, the file's own.
+
+        A plugin does what its settings say: the first two, which are meant for commands, would change that
+        unseen.
+        """
         context = self._facts.context
         url = f"{context.build_url}/{self._job_slug}/{self._slugs[id(item)]}" if context.build_url else ""
         step = environ.StepFacts(name=name, number=number, kind=kind.value, url=url)
-        given = environ.given(self._facts.event)
+        given = {} if kind is StepKind.PLUGIN else {**environ.given(self._facts.event), **self._cell}
         ours = environ.step_variables(self._facts, step)
         own = {
             key: environ.bounded(self._fill.text(value))
             for key, value in item.environment
             if isinstance(value, str)
         }
-        return {**given, **self._cell, **ours, **own}
+        return {**given, **ours, **own}
 
     def _secret(self, item: Container, secret: FromSecret) -> str:
         """Its name, in the one spelling that is stored; and a note of who reads it, if it runs."""
         name = secret.name.lower()
         if self._verdicts[id(item)].matches:
             image, step = self._fill.text(item.image), self._name(item)
-            use = SecretUse(name=name, step=step, image=image, file=self._pipeline.file, mark=secret.mark)
+            is_closed = isinstance(item, Step) and item.is_plugin and not item.environment
+            use = SecretUse(
+                name=name,
+                step=step,
+                image=image,
+                is_closed=is_closed,
+                file=self._pipeline.file,
+                mark=secret.mark,
+            )
             self.secrets.append(use)
         return name
 

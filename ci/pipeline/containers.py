@@ -226,7 +226,7 @@ def _is_variable(name: str, mark: Mark, value: str | FromSecret, reader: Reader)
     if "=" in name or len(name) > MAX_NAME or not name.isprintable() or " " in name:
         reader.problems.error(mark, f"{shown(name)} is not the name of a variable")
         return False
-    if isinstance(value, FromSecret) and (why := shell.not_for_secrets(name)):
+    if isinstance(value, FromSecret) and (why := shell.unfit(name)):
         reader.problems.error(mark, f"the variable {shown(name)} cannot hold a secret: {why}")
         return False
     if name == "CI" or name.startswith("CI_"):

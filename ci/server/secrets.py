@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ci.errors import Invalid, NotFound, Problem
+from ci.errors import Conflict, Invalid, NotFound, Problem
 from ci.event import Event, Kind
 from ci.mask import MINIMUM_BYTES, is_useless
 from ci.pipeline.compile import SecretUse
+from ci.pipeline.containers import IMAGE
 from ci.server.auth import Actor
 from ci.server.clock import Clock
 from ci.server.models import Repo, Secret
@@ -23,16 +24,19 @@ from ci.server.store.database import Connection, Store
 from ci.server.store.secrets import NewSecret
 from ci.server.vault import Vault
 from ci.settings import secret_names
-from ci.spec import JobSpec, StepSpec
+from ci.spec import JobSpec, StepKind, StepSpec
 
 MAX_BYTES = 64 * 1024
+MAX_IN_A_PLACE = 500
+MAX_FILTERS = 50
+_MAX_STEP_NAME = 200
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,99}\Z")
 _GOOD_LENGTH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Who may read it. Each is empty for everybody."""
+    """Who may read it. Each is empty for everybody. An image is a repository, with or without a digest."""
 
     events: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
@@ -55,37 +59,52 @@ class Secrets:
 
     # --- set ----------------------------------------------------------------------------------------
 
-    async def put(self, place: str, name: str, value: str, filters: Filters, actor: Actor) -> str:
-        """Set it, or set it anew. Returns a warning, or nothing. Raises Invalid for what cannot be one."""
+    async def put(self, place: str, name: str, value: str | None, filters: Filters, actor: Actor) -> str:
+        """Set it, or set it anew; without a value only who may read it. Returns a warning, or nothing.
+
+        Raises Invalid for what cannot be one, NotFound where there is no value to keep, Conflict where there
+        are too many.
+        """
         name = name.strip().lower()
         check_name(name)
-        _check(value, filters)
-        weak = weakness(value)
-        new = NewSecret(
-            place=place,
-            name=name,
-            sealed=self._vault.seal(value.encode(), _purpose(place, name)),
-            events=filters.events,
-            images=tuple(repository(image) for image in filters.images),
-            steps=filters.steps,
-            is_weak=bool(weak),
-            by=actor.name,
-        )
+        _check_filters(filters)
+        new = self._new(place, name, value, filters, actor)
         now = self._clock.now()
 
         def write(connection: Connection) -> None:
             is_new = secrets.put(connection, new, now)
-            _note(connection, actor, place, "secret.set" if is_new else "secret.change", name, now)
+            if is_new is None:
+                raise NotFound(f"there is no secret {name!r} here yet: give it a value")
+            if is_new and secrets.count(connection, place) > MAX_IN_A_PLACE:
+                raise Conflict(f"there are {MAX_IN_A_PLACE} secrets here already; remove one first")
+            action = "secret.set" if is_new else "secret.change" if value is not None else "secret.filters"
+            _note(connection, actor, place, action, name, now)
 
         await self._store.write(write)
-        return weak
+        return weakness(value) if value is not None else ""
+
+    def _new(self, place: str, name: str, value: str | None, filters: Filters, actor: Actor) -> NewSecret:
+        sealed = None
+        if value is not None:
+            _check_value(value)
+            sealed = self._vault.seal(value.encode(), purpose(place, name))
+        return NewSecret(
+            place=place,
+            name=name,
+            sealed=sealed,
+            events=filters.events,
+            images=tuple(dict.fromkeys(image_filter(image) for image in filters.images)),
+            steps=filters.steps,
+            is_weak=value is not None and bool(weakness(value)),
+            by=actor.name,
+        )
 
     async def remove(self, place: str, name: str, actor: Actor) -> None:
         name, now = name.lower(), self._clock.now()
 
         def write(connection: Connection) -> None:
             if not secrets.remove(connection, place, name):
-                raise NotFound(f"there is no secret {name!r} here")
+                raise NotFound(f"there is no secret {name[:100]!r} here")
             _note(connection, actor, place, "secret.remove", name, now)
 
         await self._store.write(write)
@@ -102,7 +121,8 @@ class Secrets:
         problems = []
         for use in uses:
             row = found.get(use.name)
-            why = _unreadable(row, use.step, use.image, event.kind) if row else _missing(use, repo)
+            reader = _Reader(step=use.step, image=use.image, is_closed=use.is_closed, event=event.kind)
+            why = _unreadable(row, reader) if row else _missing(use, repo)
             if why:
                 problems.append(
                     _problem(use, f"step {use.step!r} cannot read the secret {use.name!r}: {why}")
@@ -119,23 +139,25 @@ class Secrets:
             return Resolved()
         found = secrets.named(connection, repo, names)
         for step in steps:
-            for name in names_of(step):
+            is_closed = step.kind is StepKind.PLUGIN
+            reader = _Reader(step=step.name, image=step.image, is_closed=is_closed, event=event.kind)
+            for name in sorted(names_of(step)):
                 row = found.get(name)
-                why = _unreadable(row, step.name, step.image, event.kind) if row else "it is gone"
-                if why:
+                if why := _unreadable(row, reader) if row else "it is gone":
                     return Resolved(refusal=f"step {step.name!r} cannot read the secret {name!r}: {why}")
         secrets.used(connection, [row.id or 0 for row in found.values()], build, self._clock.now())
         return Resolved(values={name: self._open(row) for name, row in found.items()})
 
     def _open(self, row: Secret) -> str:
-        return self._vault.open(row.sealed, _purpose(row.place, row.name)).decode()
+        return self._vault.open(row.sealed, purpose(row.place, row.name)).decode()
 
 
 def names_of(step: StepSpec) -> set[str]:
     return {*step.secrets.values(), *secret_names(step.settings)}
 
 
-def _purpose(place: str, name: str) -> str:
+def purpose(place: str, name: str) -> str:
+    """What the vault binds a secret to."""
     return f"secret {place} {name}"
 
 
@@ -174,25 +196,67 @@ def check_name(name: str) -> None:
         )
 
 
-def _check(value: str, filters: Filters) -> None:
+def _check_value(value: str) -> None:
     if not value:
         raise Invalid("the value is empty")
     if "\0" in value or len(value.encode(errors="surrogatepass")) > MAX_BYTES:
         raise Invalid(f"a secret has at most {MAX_BYTES >> 10} KiB, and no NUL in it")
+
+
+def _check_filters(filters: Filters) -> None:
     kinds = {kind.value for kind in Kind}
     for event in filters.events:
         if event not in kinds:
-            raise Invalid(f"there is no event {event!r}; there are {', '.join(sorted(kinds))}")
+            raise Invalid(f"there is no event {event[:100]!r}; there are {', '.join(sorted(kinds))}")
+    for image in filters.images:
+        if not IMAGE.match(image):
+            raise Invalid(f"{image[:200]!r} is not the name of an image")
+    for step in filters.steps:
+        if len(step) > _MAX_STEP_NAME or not step.isprintable():
+            raise Invalid(f"{step[:_MAX_STEP_NAME]!r} is not the name of a step")
+    if max(len(filters.events), len(filters.images), len(filters.steps)) > MAX_FILTERS:
+        raise Invalid(f"a secret is for at most {MAX_FILTERS} images and {MAX_FILTERS} steps, or for all")
 
 
-def _unreadable(row: Secret, step: str, image: str, event: Kind) -> str:
-    if row.events and event.value not in row.events:
-        return f"it is for {_list(row.events)}, this is {event.value}"
-    if row.steps and step not in row.steps:
+# --- who may read -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reader:
+    """Who asks. `is_closed`: nothing in the file changes what the image does with a secret."""
+
+    step: str
+    image: str
+    is_closed: bool
+    event: Kind
+
+
+def _unreadable(row: Secret, reader: _Reader) -> str:
+    """Why a step may not read it, as a clause; empty: it may."""
+    if row.events and reader.event.value not in row.events:
+        return f"it is for {_list(row.events)}, this is {reader.event.value}"
+    if row.steps and reader.step not in row.steps:
         return f"it is for the steps {_list(row.steps)}"
-    if row.images and repository(image) not in row.images:
-        return f"it is for the images {_list(row.images)}, this is {repository(image)}"
+    if row.images and not any(_is_image(wanted, reader.image) for wanted in row.images):
+        return f"it is for the images {_list(row.images)}, this is {image_filter(reader.image)}"
+    if row.images and not reader.is_closed:
+        # With commands or an environment of its own, an image does whatever the file says.
+        return (
+            f"it is for plugins of {_list(row.images)}: steps with settings, no commands and no environment"
+        )
     return ""
+
+
+def _is_image(wanted: str, image: str) -> bool:
+    """Whether `image` is of the repository, and where a digest is wanted, exactly that one."""
+    bare, _, digest = wanted.partition("@")
+    return repository(image) == bare and digest in ("", image.partition("@")[2])
+
+
+def image_filter(image: str) -> str:
+    """How an image is kept in a filter: its whole repository and its digest, without the tag."""
+    _, at, digest = image.partition("@")
+    return f"{repository(image)}{at}{digest}"
 
 
 def _list(words: Iterable[str]) -> str:
@@ -219,9 +283,6 @@ def _problem(use: SecretUse, sentence: str, *, is_warning: bool = False) -> Prob
 
 
 def _note(connection: Connection, actor: Actor, place: str, action: str, name: str, now: float) -> None:
-    kind, _, rest = place.partition(":")
-    repo_id = int(rest) if kind == "repo" else None
-    details = {"server": "for the whole server", "org": f"for every repo of {rest}"}.get(kind, "")
-    audit.note(
-        connection, actor, audit.Deed(action=action, object=name, repo_id=repo_id, details=details), now
-    )
+    details = f"of {secrets.words(place)}"
+    deed = audit.Deed(action=action, object=name, repo_id=secrets.repo_id_of(place), details=details)
+    audit.note(connection, actor, deed, now)

@@ -20,7 +20,7 @@ from ci.server.clock import Clock
 from ci.server.forges.directory import Forges
 from ci.server.models import Build, Job, PullRequest, Repo
 from ci.server.secrets import Secrets
-from ci.server.store import attempts, audit, builds, jobs, pull_requests, repos
+from ci.server.store import attempts, audit, builds, jobs, pull_requests, repos, variables
 from ci.server.store.builds import Made, NewBuild
 from ci.server.store.database import Connection, Store
 from ci.spec import JobSpec
@@ -179,7 +179,8 @@ class Trigger:
         repo_id = repo.id or 0
         for _ in range(_TRIES):
             number = await self._store.read(lambda connection: builds.next_number(connection, repo_id))
-            compiled = await asyncio.to_thread(self._compile, plan, repo, number)
+            plain = await self._store.read(lambda connection: variables.of_repo(connection, repo))
+            compiled = await asyncio.to_thread(self._compile, plan, repo, number, plain)
             if isinstance(compiled, str):
                 return compiled
             new = await self._with_secrets(*compiled, repo)
@@ -227,7 +228,9 @@ class Trigger:
             reason=_summary(problems),
         )
 
-    def _compile(self, plan: _Plan, repo: Repo, number: int) -> tuple[NewBuild, tuple[SecretUse, ...]] | str:
+    def _compile(
+        self, plan: _Plan, repo: Repo, number: int, plain: Mapping[str, str]
+    ) -> tuple[NewBuild, tuple[SecretUse, ...]] | str:
         """In a thread: takes as long as the files are hostile."""
         files = dict(plan.files)
         failed = plan.config_problem
@@ -236,7 +239,8 @@ class Trigger:
         problems = [Problem(message=failed)] if failed else []
         if not failed:
             try:
-                compiled = build_jobs(files, plan.event, self._context(plan, repo, number))
+                context = replace(self._context(plan, repo, number), variables=plain)
+                compiled = build_jobs(files, plan.event, context)
             except ConfigError as error:
                 problems, failed = list(error.problems), _summary(error.problems)
             else:

@@ -32,6 +32,7 @@ from ci.server.secrets import Secrets
 from ci.server.store import codes, meta, runners, users
 from ci.server.store.database import Store
 from ci.server.trigger import Trigger
+from ci.server.variables import Variables
 from ci.server.vault import Vault
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Server:
             others=(github,),
         )
         self.secrets = Secrets(self.store, self.vault, self.clock)
+        self.variables = Variables(self.store, self.clock)
         self.queue = Queue(self.store, self.bus, self.clock, self.vault, self.secrets)
         limit = float(settings.disconnect_limit_seconds)
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock, disconnect_limit_seconds=limit)

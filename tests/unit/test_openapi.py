@@ -29,6 +29,7 @@ VALUES = {
     "step": "test",
     "id": "1",
     "secret": "token",
+    "variable": "REGION",
 }
 
 

@@ -19,7 +19,7 @@ from ci.server.secrets import Filters, repository, weakness
 from ci.server.store import audit, repos
 from ci.server.store import secrets as rows
 from ci.server.store.tables import SECRET
-from ci.shell import is_exportable, not_for_secrets
+from ci.shell import is_exportable, unfit
 from ci.status import Status
 from tests.unit.world import SHA, Core, core
 
@@ -230,7 +230,7 @@ def test_a_secret_under_a_name_that_cannot_hold_one_is_an_error(name: str, why: 
 
 def test_no_variable_that_may_hold_a_secret_is_shown_by_docker_inspect() -> None:
     for name in ("TOKEN", "UID", "ENV", "PATH", "LD_X", "a.b", "_", "a_1", "PS1", "shipway_x"):
-        assert is_exportable(name) or not_for_secrets(name)
+        assert is_exportable(name) or unfit(name)
 
 
 def test_names_of_secrets_are_found_at_any_depth_of_settings() -> None:
@@ -242,3 +242,80 @@ def test_names_of_secrets_are_found_at_any_depth_of_settings() -> None:
     step = result.jobs[0].step("a")
     assert secrets.names_of(step) == {"one", "two"}
     assert step.deploy, "a plugin has side effects unless it says otherwise"
+
+
+async def test_a_secret_for_images_is_only_for_plugins_that_nothing_else_steers(server: Core) -> None:
+    await _set(server, "t", images=["Example.org/push:1", "busybox"])
+    repo = await _repo(server)
+
+    async def why(step: str) -> str:
+        uses = compiled(f"skip_clone: true\nsteps: {{a: {{{step}}}}}").secrets
+        found = await server.store.read(lambda c: server.secrets.problems(c, uses, event(), repo))
+        return "; ".join(problem.message for problem in found)
+
+    secret = "{from_secret: t}"
+    assert await why(f"image: busybox, settings: {{k: {secret}}}") == ""
+    assert await why(f"image: 'docker.io/library/busybox:2', settings: {{k: {secret}}}") == ""
+    for step in (
+        f"image: busybox, environment: {{K: {secret}}}, commands: [make]",
+        f"image: busybox, environment: {{LD_PRELOAD: /workspace/x.so}}, settings: {{k: {secret}}}",
+    ):
+        assert "steps with settings, no commands and no environment" in await why(step)
+    assert "this is docker.io/library/alpine" in await why(f"image: alpine, settings: {{k: {secret}}}")
+
+
+async def test_a_digest_in_a_filter_wants_exactly_that_image(server: Core) -> None:
+    good, bad = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    await _set(server, "t", images=[f"example/push:1@{good}"])
+    row = await server.store.read(lambda c: rows.find(c, rows.place_of_repo(server.repo_id), "t"))
+    assert row is not None and row.images == [f"docker.io/example/push@{good}"]
+    repo = await _repo(server)
+    for image, is_right in (
+        (f"example/push:2@{good}", True),
+        (f"example/push@{bad}", False),
+        ("example/push", False),
+    ):
+        uses = compiled(f"steps: {{a: {{image: '{image}', settings: {{k: {{from_secret: t}}}}}}}}").secrets
+        found = await server.store.read(lambda c, uses=uses: server.secrets.problems(c, uses, event(), repo))
+        assert (found == []) is is_right
+
+
+async def test_a_job_is_refused_a_secret_that_was_narrowed_meanwhile(server: Core) -> None:
+    await _set(server, "token")
+    await _set(server, "registry")
+    build_id = await server.build(*compiled().jobs)
+    await _set(server, "token", events=["tag"])
+    assert await server.queue.take(await server.runner(), 1) == []
+    (job,) = await server.jobs_of(build_id)
+    assert (job.status, job.outcome) == (Status.ERROR.value, "secret")
+    assert job.reason == "step 'show' cannot read the secret 'token': it is for tag, this is push"
+
+
+async def test_what_the_matrix_or_a_person_gives_reaches_commands_and_no_plugin() -> None:
+    text = """
+matrix: { AXIS: [one] }
+steps:
+  plug: { image: x, settings: { a: b }, environment: { OWN: yes } }
+  make: { image: x, commands: [make] }
+"""
+    given = event().model_copy(update={"variables": {"GIVEN": "1", "LD_PRELOAD": "/workspace/x.so"}})
+    (job,) = compiled(text, given).jobs
+    plugin = job.step("plug").environment
+    assert {name for name in plugin if not name.startswith("CI")} == {"OWN"}
+    assert {"AXIS", "GIVEN"} <= set(job.step("make").environment)
+
+
+def test_plain_variables_are_below_everything_that_a_file_says() -> None:
+    context = Context(
+        owner="ada",
+        name="app",
+        repo_key="1",
+        clone_url="http://x/y.git",
+        number=1,
+        variables={"A": "1", "CI": "no"},
+    )
+    text = "steps: {a: {image: x, environment: {A: file}, commands: [make]}}"
+    (job,) = build_jobs({".ci.yml": text}, event(), context).jobs
+    assert job.environment["A"] == "1"
+    assert job.step("a").environment["A"] == "file"
+    assert job.environment["CI"] == "shipway"

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from ci.server.models import Repo, Secret
 from ci.server.store.tables import SECRET, add_if_new, changed, many, one
@@ -27,13 +27,24 @@ def places(repo: Repo) -> tuple[str, str, str]:
     return place_of_repo(repo.id or 0), place_of_owner(repo.owner), SERVER
 
 
+def repo_id_of(place: str) -> int | None:
+    kind, _, rest = place.partition(":")
+    return int(rest) if kind == "repo" else None
+
+
+def words(place: str) -> str:
+    """The place for a reader."""
+    kind, _, rest = place.partition(":")
+    return {"repo": "this repo", "org": f"every repo of {rest}"}.get(kind, "the whole server")
+
+
 @dataclass(frozen=True, kw_only=True)
 class NewSecret:
-    """What is stored; `name` in small letters."""
+    """What is stored; `name` in small letters. `sealed` None: the value that stands stays."""
 
     place: str
     name: str
-    sealed: bytes
+    sealed: bytes | None
     events: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
@@ -41,23 +52,29 @@ class NewSecret:
     by: str = ""
 
 
-def put(connection: Connection, new: NewSecret, now: float) -> bool:
-    """Store it, in place of one of the same place and name; whether it is a new one."""
+def put(connection: Connection, new: NewSecret, now: float) -> bool | None:
+    """Store it, in place of one of the same place and name; whether it is a new one. None: there is none
+    whose value could stay."""
     values: dict[str, Any] = {
-        "sealed": new.sealed,
         "events": list(new.events),
         "images": list(new.images),
         "steps": list(new.steps),
-        "is_weak": new.is_weak,
         "changed_at": now,
         "changed_by": new.by,
     }
-    row = Secret(place=new.place, name=new.name, created_at=now, **values)
-    if add_if_new(connection, row) is not None:
-        return True
+    if new.sealed is not None:
+        values |= {"sealed": new.sealed, "is_weak": new.is_weak}
+        row = Secret(place=new.place, name=new.name, created_at=now, **values)
+        if add_if_new(connection, row) is not None:
+            return True
     is_it = (SECRET.c.place == new.place, SECRET.c.name == new.name)
-    connection.execute(update(SECRET).where(*is_it).values(**values))
-    return False
+    is_there = changed(connection, update(SECRET).where(*is_it).values(**values))
+    return False if is_there else None
+
+
+def count(connection: Connection, place: str) -> int:
+    mine = SECRET.c.place == place
+    return connection.execute(select(func.count()).select_from(SECRET).where(mine)).scalar_one()
 
 
 def remove(connection: Connection, place: str, name: str) -> bool:
