@@ -122,7 +122,8 @@ async def test_who_may_read_a_secret_is_changed_without_its_value(scene: Scene) 
     row = await scene.store.read(lambda c: rows.find(c, "repo:1", "key"))
     assert row is not None and row.steps == ["build image", "test"]
     deeds = await scene.store.read(lambda c: audit.latest(c))
-    assert [deed.action for deed in deeds] == ["secret.filters", "secret.filters", "secret.set"]
+    done = [deed.action for deed in deeds if deed.action != "session.open"]
+    assert done == ["secret.filters", "secret.filters", "secret.set"]
 
 
 async def test_a_weak_secret_is_set_and_the_page_says_what_that_means(scene: Scene) -> None:
@@ -175,10 +176,8 @@ async def test_variables_are_set_shown_inherited_and_removed(scene: Scene) -> No
     found = await scene.store.read(lambda c: variables.of_repo(c, repo))
     assert found == {"REGION": "/api/owners/ada", "LEVEL": "info"}
     deeds = await scene.store.read(lambda c: audit.latest(c))
-    assert [deed.action for deed in deeds] == [
-        "variable.remove",
-        *["variable.set"] * 4,
-    ]
+    done = [deed.action for deed in deeds if deed.action != "session.open"]
+    assert done == ["variable.remove", *["variable.set"] * 4]
 
 
 async def test_variables_of_a_place_have_room_together_and_no_more(scene: Scene) -> None:
