@@ -87,7 +87,7 @@ class Secrets:
         sealed = None
         if value is not None:
             _check_value(value)
-            sealed = self._vault.seal(value.encode(), purpose(place, name))
+            sealed = self._vault.seal(value.encode(), secrets.purpose(place, name))
         return NewSecret(
             place=place,
             name=name,
@@ -149,16 +149,11 @@ class Secrets:
         return Resolved(values={name: self._open(row) for name, row in found.items()})
 
     def _open(self, row: Secret) -> str:
-        return self._vault.open(row.sealed, purpose(row.place, row.name)).decode()
+        return self._vault.open(row.sealed, secrets.purpose(row.place, row.name)).decode()
 
 
 def names_of(step: StepSpec) -> set[str]:
     return {*step.secrets.values(), *secret_names(step.settings)}
-
-
-def purpose(place: str, name: str) -> str:
-    """What the vault binds a secret to."""
-    return f"secret {place} {name}"
 
 
 def repository(image: str) -> str:
