@@ -60,6 +60,12 @@ class StepSpec(_Data):
     skip_reason: str = ""  #: why it is left out of this build; it is shown and never run
     limits: Limits = Limits()
 
+    @property
+    def is_told_by_settings_alone(self) -> bool:
+        """Whether it does what its image is made to do: no commands, and no variable of the file's own."""
+        own = [name for name in self.environment if not name.startswith("CI_")]
+        return self.kind is StepKind.PLUGIN and not self.commands and not self.secrets and not own
+
 
 class CloneSpec(_Data):
     """What the workspace is filled with. `ref` is fetched if the server does not serve bare commits."""

@@ -12,12 +12,12 @@ PACKAGES = ("ci", "web", "runners", "plugins")
 
 #: Inside ci/server only to the right: a module may import those of later rings, never of earlier ones.
 SERVER_RINGS = (
-    ("commands", "user_commands"),
+    ("commands", "user_commands", "vault_commands"),
     ("wiring",),
     ("inbox",),
     ("trigger", "lifecycle"),
     ("approvals",),
-    ("queue", "runners", "outbox", "logs", "people", "account"),
+    ("queue", "runners", "outbox", "logs", "people", "account", "rotation"),
     ("forges",),
     ("credentials", "secrets", "variables"),
     ("store",),

@@ -56,16 +56,11 @@ class Credentials:
         """Raises Unavailable where it was sealed with another key."""
         if repo.credential is None or not repo.credential_kind:
             return None
-        value = self._vault.open(repo.credential, purpose(repo.id or 0)).decode()
+        value = self._vault.open(repo.credential, repos.credential_purpose(repo.id or 0)).decode()
         return Credential(kind=Kind(repo.credential_kind), user=repo.credential_user, value=value)
 
     def _sealed(self, repo_id: int, credential: Credential) -> bytes:
-        return self._vault.seal(credential.value.encode(), purpose(repo_id))
-
-
-def purpose(repo_id: int) -> str:
-    """What the vault binds a repo's credential to."""
-    return f"repo credential {repo_id}"
+        return self._vault.seal(credential.value.encode(), repos.credential_purpose(repo_id))
 
 
 def check(credential: Credential) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -137,6 +138,16 @@ class Server:
                     await subscription.wait(LOOK_AGAIN_SECONDS)
                     # Not awaited: a forge that does not answer holds up nobody else's push.
                     rounds.create_task(_survive(self.inbox.process_waiting))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """For work on the data folder that no server may do beside. Raises Unavailable where one runs."""
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _lock(folder: Path) -> int:

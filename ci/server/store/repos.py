@@ -158,6 +158,11 @@ def set_private(connection: Connection, repo_id: int, is_private: bool) -> None:
     connection.execute(update(REPO).where(REPO.c.id == repo_id).values(is_private=is_private))
 
 
+def credential_purpose(repo_id: int) -> str:
+    """What the vault binds a repo's credential to."""
+    return f"repo credential {repo_id}"
+
+
 def set_credential(
     connection: Connection, repo_id: int, *, kind: str, user: str, sealed: bytes | None
 ) -> None:
