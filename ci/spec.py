@@ -62,7 +62,7 @@ class StepSpec(_Data):
 
     @property
     def is_told_by_settings_alone(self) -> bool:
-        """Whether it does what its image is made to do: no commands, and no variable of the file's own."""
+        """A plugin by its settings alone: nothing in the file can change what its image does."""
         own = [name for name in self.environment if not name.startswith("CI_")]
         return self.kind is StepKind.PLUGIN and not self.commands and not self.secrets and not own
 

@@ -259,7 +259,7 @@ async def test_a_secret_for_images_is_only_for_plugins_that_nothing_else_steers(
     assert await why(f"image: 'docker.io/library/busybox:2', settings: {{k: {secret}}}") == ""
     for step in (
         f"image: busybox, environment: {{K: {secret}}}, commands: [make]",
-        f"image: busybox, environment: {{LD_PRELOAD: /workspace/x.so}}, settings: {{k: {secret}}}",
+        f"image: busybox, environment: {{FOR_ALL: to-see}}, settings: {{k: {secret}}}",
     ):
         assert "this step must be a plugin, without commands and environment" in await why(step)
     assert "this is docker.io/library/alpine" in await why(f"image: alpine, settings: {{k: {secret}}}")
