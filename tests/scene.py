@@ -34,8 +34,9 @@ from ci.server.forges.git import PlainGit
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import LogKey, Logs
 from ci.server.models import Attempt, Inbox, PullRequest, Repo, Runner
-from ci.server.secrets import Secrets
+from ci.server.secrets import Filters, Secrets
 from ci.server.store import builds, repos, tokens, users
+from ci.server.store import secrets as secret_rows
 from ci.server.store.builds import NewBuild
 from ci.server.store.database import Store
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, REPO, RUNNER, STEP, add
@@ -576,6 +577,38 @@ async def blocked(scene: Scene, repo_id: int) -> int:
     return await scene.store.write(make)
 
 
+async def with_secrets(scene: Scene, repo_id: int) -> None:
+    """Secrets and variables of the repo, its owner and the server: weak, narrowed, long, used."""
+    parts, ada = scene.parts(), Actor(user_id=1, name="ada")
+    narrow = Filters(
+        events=("push", "tag", "release"),
+        images=("ghcr.io/example/a-very-long-name-of-an-image/for-deployment",),
+        steps=("deploy to production",),
+    )
+    mine, owner, server = secret_rows.place_of_repo(repo_id), secret_rows.place_of_owner("ada"), "server"
+    for place, name, value, filters in (
+        (mine, "deploy_key", "a-long-random-value", narrow),
+        (mine, "branch", "main", Filters()),
+        (mine, "n" * 100, "another-random-value", Filters()),
+        (owner, "deploy_key", "a-long-random-value", Filters()),
+        (server, "registry_password", "a-long-random-value", Filters(events=("push",))),
+    ):
+        await parts.secrets.put(place, name, value, filters, ada)
+    for place, name, value in (
+        (mine, "REGION", "north"),
+        (mine, "LONG", "https://mirror.example.org/" + "path/" * 60),
+        (owner, "REGION", "south"),
+        (server, "MIRROR", "https://mirror.example.org"),
+    ):
+        await parts.variables.put(place, name, value, ada)
+
+    def use(c: Connection) -> None:
+        (key,) = [row for row in secret_rows.at(c, mine) if row.name == "deploy_key"]
+        secret_rows.used(c, [key.id or 0], "ada/api/8", scene.clock.now() - 300)
+
+    await scene.store.write(use)
+
+
 async def _lost_and_retried(scene: Scene, repo_id: int, clone: Done) -> int:
     build_id = await scene.build(
         repo_id,
@@ -629,4 +662,15 @@ async def _matrix(scene: Scene, repo_id: int, clone: Done) -> int:
     )
 
 
-__all__ = ["PASSWORD", "RUNNER", "Done", "Scene", "blocked", "fill", "pytest_log", "send", "sign_in"]
+__all__ = [
+    "PASSWORD",
+    "RUNNER",
+    "Done",
+    "Scene",
+    "blocked",
+    "fill",
+    "pytest_log",
+    "send",
+    "sign_in",
+    "with_secrets",
+]

@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from ci.server.store import builds
 from tests.browser.conftest import open_page, sign_in
-from tests.scene import Done, Scene, blocked, fill
+from tests.scene import Done, Scene, blocked, fill, with_secrets
 
 pytestmark = pytest.mark.browser
 
@@ -25,6 +25,11 @@ PAGES = {
     "audit": "/admin/audit",
     "members": "/r/ada/api/members",
     "audit of a repo": "/r/ada/api/audit",
+    "secrets": "/r/ada/api/secrets?set=branch",
+    "a secret": "/r/ada/api/secrets?edit=deploy_key&variable=LONG",
+    "secrets of an owner": "/o/ada/secrets",
+    "secrets of the server": "/admin/secrets",
+    "no secrets": "/r/ada/worker/secrets",
     "join": "/join",
     "passed": "/r/ada/api/7",
     "failed": "/r/ada/api/8",
@@ -59,6 +64,7 @@ async def test_axe_finds_nothing_serious(
 ) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     wrong: list[str] = []
     page = await context.new_page()
@@ -78,6 +84,7 @@ async def test_no_page_is_wider_than_the_screen(
 ) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     pulled = Done(name="build", status="error", outcome="image", reason="no such host as this one, " * 20)
     await scene.build(await scene.repo("ada", "wide"), [("ci", [pulled])])
     context = await browser.new_context(viewport={"width": width, "height": 800})
@@ -95,6 +102,7 @@ async def test_the_newest_line_stands_once_where_the_log_is_live(
 ) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     for has_scripts in (False, True):
         context = await browser.new_context(java_script_enabled=has_scripts)
         await sign_in(context, site)
@@ -127,6 +135,7 @@ async def test_without_scripts_a_build_can_be_read_and_cancelled(
 async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     await open_page(page, site)
     await page.keyboard.press("j")
     await page.keyboard.press("j")
@@ -148,6 +157,7 @@ async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: 
 async def test_the_palette_goes_to_a_repo_by_a_few_letters(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     await open_page(page, site)
     await page.keyboard.press("Control+k")
     box = page.get_by_role("combobox", name="A page, a repo or a build")
@@ -164,6 +174,7 @@ async def test_the_palette_goes_to_a_repo_by_a_few_letters(scene: Scene, site: s
 async def test_a_new_build_appears_in_the_list_without_a_reload(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     await open_page(page, site)
     await page.evaluate("window.marker = 1")
     before = await page.locator(".builds > li").count()
