@@ -40,6 +40,7 @@ class Process:
         environment = {
             **os.environ,
             "SHIPWAY_IMAGE_MIRRORS": "docker.io/library/=shipway-test/",
+            "SHIPWAY_ALLOWED_PRIVATE_HOSTS": "127.0.0.1",
             "PYTHONUNBUFFERED": "1",
         }
         with log.open("ab") as output:

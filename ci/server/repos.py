@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
 from ci.server.credentials import Credential, Kind
 from ci.server.forges import git
+from ci.server.forges.address import Addresses, Refused
 from ci.server.forges.base import RepoFacts
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.github_api import API_URL, GitHubApi
@@ -85,6 +87,8 @@ class Repos:
         """A repository elsewhere, at (owner, name) here."""
         _require_namespace(actor, path[0])
         git.check_clone_url(clone_url)
+        with contextlib.suppress(Unavailable):  # a name that is not found now may be later
+            await self._places.addresses.of_url(clone_url)
         new = NewRepo(forge=repos.PLAIN_GIT, key=clone_url, owner=path[0], name=path[1], clone_url=clone_url)
         return await self._add(new, credential, actor)
 
@@ -114,7 +118,7 @@ class Repos:
 
     async def _add(self, new: NewRepo, credential: Credential | None, actor: Actor) -> Added:
         if credential is not None:
-            credentials.check(credential)
+            credentials.check_for(credential, new.clone_url)
         now = self._clock.now()
         has_hook = new.forge != repos.BUILTIN
         hook_id, secret = (repos.new_hook_id(), secrets.token_urlsafe(32)) if has_hook else ("", "")
@@ -132,7 +136,7 @@ class Repos:
                     repo_id,
                     kind=credential.kind.value,
                     user=credential.user,
-                    sealed=self._vault.seal(credential.value.encode(), credentials.purpose(repo_id)),
+                    sealed=self._vault.seal(credential.value.encode(), repos.credential_purpose(repo_id)),
                 )
             repo = repos.by_id(connection, repo_id)
             assert repo is not None
@@ -190,7 +194,7 @@ class Repos:
                 if sealed is not None:
                     found.append(self._open(sealed, repos.secret_purpose(hook.id)))
         if repo.credential is not None:
-            found.append(self._open(repo.credential, credentials.purpose(repo.id or 0)))
+            found.append(self._open(repo.credential, repos.credential_purpose(repo.id or 0)))
         return [secret for secret in found if secret]
 
     def _open(self, sealed: bytes, purpose: str) -> str:
@@ -248,6 +252,7 @@ class Places:
     builtin: Builtin
     folders: tuple[Path, ...]  #: where repositories and caches are, named by the repo's id
     ask_github: AskGitHub
+    addresses: Addresses
 
 
 def _require_namespace(actor: Actor, owner: str) -> None:
@@ -265,6 +270,8 @@ async def _read_facts(api: GitHubApi, path: tuple[str, str]) -> RepoFacts:
         facts = await api.repo_named(*path)
         if facts.default_branch:
             await _read_something(api, facts)
+    except Refused:
+        raise
     except Forbidden as error:
         raise Invalid(f"the token does not read {words}: {error}") from error
     except NotFound as error:

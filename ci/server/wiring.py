@@ -18,6 +18,7 @@ from ci.server.bus import LOOK_AGAIN_SECONDS, Bus
 from ci.server.clock import Clock
 from ci.server.config import Settings
 from ci.server.credentials import Credentials, Kind
+from ci.server.forges.address import Addresses, CheckedTransport
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
@@ -57,17 +58,18 @@ class Server:
         self.store = Store(folder / "shipway.db")
         self.credentials = Credentials(self.store, self.vault, self.clock)
         self.logs = Logs(folder / "logs", clock=self.clock)
-        self._client = httpx.AsyncClient()
+        addresses = Addresses(settings.allowed_private_hosts)
+        self._client = httpx.AsyncClient(transport=CheckedTransport(addresses))
         limits = RateLimits(self.clock)
         github = GitHub(client=self._client, limits=limits, token_of=self._token_of)
         self.forges = Forges(
             builtin=Builtin(folder / "git", settings.url),
-            plain=PlainGit(folder / "cache" / "git"),
+            plain=PlainGit(folder / "cache" / "git", addresses=addresses, login_of=self.credentials.login),
             others=(github,),
         )
         self.secrets = Secrets(self.store, self.vault, self.clock)
         self.variables = Variables(self.store, self.clock)
-        self.queue = Queue(self.store, self.bus, self.clock, self.vault, self.secrets)
+        self.queue = Queue(self.store, self.bus, self.clock, self.vault, self.secrets, self.credentials)
         limit = float(settings.disconnect_limit_seconds)
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock, disconnect_limit_seconds=limit)
         self.trigger = Trigger(self.store, self.bus, self.clock, self.forges, self.secrets, url=settings.url)
@@ -86,6 +88,7 @@ class Server:
             places=Places(
                 builtin=self.forges.builtin,
                 folders=git_folders,
+                addresses=addresses,
                 ask_github=lambda url, token: GitHubApi(
                     api_url=url, token=token, client=self._client, limits=limits
                 ),

@@ -35,6 +35,9 @@ ADA = Actor(user_id=None, name="ada")
 KEY = 4711
 
 
+_SETTINGS = {"url": "http://ci.test", "allowed_private_hosts": "127.0.0.1"}
+
+
 @dataclass
 class Town:
     server: Server
@@ -97,7 +100,7 @@ class Town:
 
 @asynccontextmanager
 async def town(path: Path) -> AsyncIterator[Town]:
-    settings = Settings.load({}, {"data_dir": path / "data", "url": "http://ci.test"})
+    settings = Settings.load({}, _SETTINGS | {"data_dir": path / "data"})
     server = Server(settings, HeldClock())
     await server.store.open()
     async with FakeGitHub().serving() as github:

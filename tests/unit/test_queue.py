@@ -14,7 +14,7 @@ from ci.server.store import attempts, jobs, runners
 from ci.server.store.database import Store
 from ci.server.vault import Vault
 from ci.status import Status
-from tests.unit.world import Core, core, hello, spec
+from tests.unit.world import CLONE, Core, core, hello, spec
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def test_a_server_that_starts_ages_nothing_in_its_first_pass(world: Core) 
     runner = await world.runner()
     assigned = await world.started(runner)
     await world.age(12)
-    restarted = Queue(world.store, world.bus, world.clock, Vault(bytes(32)), world.secrets)
+    restarted = Queue(world.store, world.bus, world.clock, Vault(bytes(32)), world.secrets, world.credentials)
     await restarted.age_leases()
     assert (await world.job(assigned.lease.job)).lease_ticks == 11
 
@@ -187,7 +187,7 @@ async def test_a_pass_that_cannot_commit_ages_nothing_and_forgets_no_heartbeat(
     assigned = await world.started(runner)
     await world.age(6)
     closed = Store(tmp_path / "closed.db")
-    queue = Queue(closed, world.bus, world.clock, Vault(bytes(32)), world.secrets)
+    queue = Queue(closed, world.bus, world.clock, Vault(bytes(32)), world.secrets, world.credentials)
     queue.heartbeat(runner, (assigned.lease,))
     with pytest.raises(Unavailable):
         await queue.age_leases()
@@ -246,7 +246,10 @@ async def test_two_stores_on_one_file_never_lease_a_job_twice(world: Core, tmp_p
     other = Store(tmp_path / "shipway.db")
     await other.open()
     try:
-        queues = [world.queue, Queue(other, world.bus, world.clock, Vault(bytes(32)), world.secrets)]
+        queues = [
+            world.queue,
+            Queue(other, world.bus, world.clock, Vault(bytes(32)), world.secrets, world.credentials),
+        ]
         ids = [await world.runner(f"r{number}", capacity=100) for number in range(8)]
         takes = [queues[number % 2].take(runner, 10) for number, runner in enumerate(ids)]
         taken = [each.lease.job for got in await asyncio.gather(*takes) for each in got]
@@ -294,7 +297,7 @@ async def test_why_a_job_waits_is_a_sentence_at_every_turn(world: Core) -> None:
 
 
 async def test_the_clone_token_reads_one_repo_while_its_lease_lives(world: Core) -> None:
-    await world.build()
+    await world.build(spec(clone=CLONE))
     runner = await world.runner()
     (assigned,) = await world.queue.take(runner, 1)
     assert assigned.credentials is not None

@@ -14,6 +14,7 @@ from ci.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from ci.server.auth import Actor, Scope
 from ci.server.credentials import Credential, Credentials, Kind
 from ci.server.forges import git
+from ci.server.forges.address import Addresses
 from ci.server.forges.github_api import GitHubApi, RateLimits
 from ci.server.logs import LogKey, Logs
 from ci.server.repos import Places, Repos
@@ -42,6 +43,10 @@ class Here:
         return self.yard.repo.id or 0
 
 
+async def nowhere(host: str, port: int) -> list[str]:
+    raise OSError("nobody knows it")
+
+
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[Here]:
     async with yard(tmp_path) as made, httpx.AsyncClient() as client:
@@ -54,6 +59,7 @@ async def here(tmp_path: Path) -> AsyncIterator[Here]:
             builtin=made.forges.builtin,
             folders=folders,
             ask_github=lambda url, token: GitHubApi(api_url=url, token=token, client=client, limits=limits),
+            addresses=Addresses("127.0.0.1", resolve=nowhere),
         )
         service = Repos(world.store, world.bus, world.clock, VAULT, logs=logs, places=places)
         retention = Retention(world.store, world.bus, world.clock, logs, folders)
@@ -112,7 +118,7 @@ async def test_a_repo_of_github_is_added_as_it_is_there(here: Here, github: Fake
     added = await here.repos.add_github(("ada", "web"), f" {TOKEN} ", ADA, api_url=github.url)
     repo = added.repo
     assert (repo.forge, repo.forge_key, repo.owner, repo.name) == ("github", "77", "ada", "Web")
-    assert (repo.default_branch, repo.is_private, repo.api_url) == ("main", there.is_private, github.url)
+    assert (repo.default_branch, repo.is_private, repo.api_url) == ("main", there.private, github.url)
     assert repo.credential_kind == "token" and added.secret
     with pytest.raises(Conflict, match="already"):
         await here.repos.add_github(("ada", "Web"), TOKEN, ADA, api_url=github.url)
