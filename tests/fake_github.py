@@ -13,8 +13,9 @@ import hashlib
 import hmac
 import json
 import socket
+import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -22,7 +23,7 @@ from urllib.parse import urlencode
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 TOKEN = "ghp_a-token-that-nobody-may-see"
@@ -124,6 +125,26 @@ class FakeGitHub:
         finally:
             server.should_exit = True
             await task
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[FakeGitHub]:
+        """As `serving`, in a thread of its own: for tests that wait for other processes."""
+        is_up, loop, end = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+
+        async def serve() -> None:
+            async with self.serving():
+                is_up.set()
+                await end.wait()
+
+        thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+        thread.start()
+        try:
+            assert is_up.wait(10)
+            yield self
+        finally:
+            loop.call_soon_threadsafe(end.set)
+            thread.join()
+            loop.close()
 
     # --- the API ------------------------------------------------------------------------------------
 
@@ -260,6 +281,16 @@ class FakeGitHub:
 def _problem(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     body = {"message": message, "documentation_url": "https://docs.github.example/rest"}
     return JSONResponse(body, status, headers)
+
+
+def cut_off() -> Response:
+    """An answer whose connection ends in the middle of it."""
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b'{"id":'
+        raise ConnectionResetError("as the test wants it")
+
+    return StreamingResponse(half(), 200, {"content-length": "100"}, "application/json")
 
 
 def rate_limited(seconds: int | None = None, reset_at: float | None = None, status: int = 403) -> Response:

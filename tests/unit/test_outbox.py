@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from ci.server.outbox import GIVE_UP_SECONDS, REFUSED_RETRY_SECONDS, Outbox
 from ci.server.store import outbox, repos
 from ci.server.store.tables import REPO
 from ci.status import Status
-from tests.fake_github import TOKEN, FakeGitHub, rate_limited
+from tests.fake_github import TOKEN, FakeGitHub, cut_off, rate_limited
 from tests.fake_github import Repo as FakeRepo
 from tests.unit.world import SHA, Core, core, ended, job_ended, running, spec
 
@@ -117,6 +118,43 @@ async def test_the_last_state_wins_after_a_forge_that_was_away(sending: Sending)
     rows = await sending.rows(build_id)
     assert [row.delivered_at is not None for row in rows] == [False, False, True]
     assert all(row.next_try_at is None for row in rows)
+
+
+async def test_answers_that_are_lost_in_any_order_leave_each_context_in_order(sending: Sending) -> None:
+    """Half of all requests fail, before or after GitHub has taken the status."""
+    chance = random.Random(4)
+    taken = sending.github.misbehave
+
+    async def unreliable(request: Request) -> Response | None:
+        fault = chance.randrange(4)
+        if fault == 0:
+            return Response("oops", 502)
+        if fault == 1 and request.method == "POST":
+            body = await request.json()
+            sending.repo.statuses.append({"sha": request.path_params["sha"], **body})
+            return cut_off()
+        return taken
+
+    sending.github.misbehave = unreliable
+    build_id = await sending.core.build(spec("ci"), spec("docs"), spec("lint"))
+    runner = await sending.core.runner()
+    for _ in range(3):
+        assign = await sending.core.started(runner)
+        for seq, change in enumerate((running(1), ended(1), running(2), ended(2), job_ended())):
+            await sending.core.record(runner, assign.lease, change, first=seq)
+            await sending.outbox.deliver_due()
+            sending.core.clock.seconds += 1
+    for _ in range(30):
+        await sending.outbox.deliver_due()
+        sending.core.clock.seconds += 300
+    rows = await sending.rows(build_id)
+    assert all(row.next_try_at is None for row in rows)
+    for pipeline in ("ci", "docs", "lint"):
+        context = f"shipway/push/{pipeline}"
+        told = [each["description"] for each in sending.repo.statuses if each["context"] == context]
+        meant = [row.description for row in rows if row.context == context]
+        places = [meant.index(words) for words in told]
+        assert places == sorted(places) and told[-1] == "passed" == meant[-1]
 
 
 async def test_retries_back_off_and_are_given_up_after_days(sending: Sending) -> None:
