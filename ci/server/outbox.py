@@ -1,7 +1,8 @@
 """The sender of commit statuses. One per server; at least once, in order per (repo, sha, context).
 
 Rows are written with the transitions (store/outbox.py), so that a server which dies between a transition and
-its delivery sends after its start. Repos do not wait for one another; within one, rows go out one by one.
+its delivery sends after its start. Each repo has at most one round at a time, in which its rows go out one by
+one; repos do not wait for one another, so a forge that does not answer holds up nobody else's statuses.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ MAX_RETRY_SECONDS = 300.0
 #: A token that is refused is asked for again this often: somebody has to give another.
 REFUSED_RETRY_SECONDS = 900.0
 GIVE_UP_SECONDS = 3 * 86400.0
+#: So many in a row are no fault of a row: the rest of the repo waits as well.
+MAX_FAILURES = 3
 _log = logging.getLogger(__name__)
 
 
@@ -38,47 +41,76 @@ class Outbox:
         self._clock = clock
         self._forges = forges
         self._url = url
+        self._busy: set[int] = set()  #: repos whose round has not ended
 
     async def run(self) -> None:
         """Until cancelled: send what is due, whenever builds moved or a retry's time has come."""
         with self._bus.subscribe("builds", "outbox") as subscription:
-            while True:
-                try:
-                    await self.deliver_due()
-                    pause = await self._pause()
-                except Exception:  # the edge of the loop
-                    _log.exception("statuses cannot be sent; it goes on")
-                    pause = LOOK_AGAIN_SECONDS
-                await subscription.wait(pause)
+            async with asyncio.TaskGroup() as rounds:
+                while True:
+                    try:
+                        for repo_id, rows in (await self._due()).items():
+                            self._busy.add(repo_id)
+                            rounds.create_task(self._round(repo_id, rows))
+                        pause = await self._pause()
+                    except Exception:  # the edge of the loop
+                        _log.exception("statuses cannot be sent; it goes on")
+                        pause = LOOK_AGAIN_SECONDS
+                    await subscription.wait(pause)
 
     async def deliver_due(self) -> int:
-        """One pass; returns how many rows it tried."""
-        now = self._clock.now()
-        found: dict[int, list[Row]] = defaultdict(list)
-        for row in await self._store.read(lambda connection: outbox.due(connection, now)):
-            found[row.repo_id].append(row)
+        """One round of every repo that has something due; returns how many rows that were."""
+        found = await self._due()
         await asyncio.gather(*(self._deliver_all(repo_id, rows) for repo_id, rows in found.items()))
         return sum(len(rows) for rows in found.values())
 
+    async def _due(self) -> dict[int, list[Row]]:
+        """By repo, without those whose round has not ended."""
+        now, busy = self._clock.now(), tuple(self._busy)
+        found: dict[int, list[Row]] = defaultdict(list)
+        for row in await self._store.read(lambda connection: outbox.due(connection, now, busy)):
+            found[row.repo_id].append(row)
+        return found
+
     async def _pause(self) -> float:
-        at = await self._store.read(outbox.next_due_at)
+        busy = tuple(self._busy)
+        at = await self._store.read(lambda connection: outbox.next_due_at(connection, busy))
         if at is None:
             return LOOK_AGAIN_SECONDS
         return min(LOOK_AGAIN_SECONDS, max(0.0, at - self._clock.now()))
+
+    async def _round(self, repo_id: int, rows: Sequence[Row]) -> None:
+        try:
+            await self._deliver_all(repo_id, rows)
+        except Exception:  # the edge of a round
+            _log.exception("statuses of a repo cannot be sent; it goes on")
+            await asyncio.sleep(FIRST_RETRY_SECONDS)
+        finally:
+            self._busy.discard(repo_id)
+            self._bus.publish("outbox")  # what came meanwhile
 
     async def _deliver_all(self, repo_id: int, rows: Sequence[Row]) -> None:
         repo = await self._store.read(lambda connection: repos.by_id(connection, repo_id))
         if repo is None:
             return
+        failures = 0  #: in a row
         for row in rows:
             try:
                 await self._deliver(repo, row)
+                failures = 0
             except RateLimited as error:
-                until = self._clock.now() + error.retry_seconds
-                await self._store.write(partial(outbox.put_off, repo_id=repo_id, until=until))
+                await self._put_off(repo_id, error.retry_seconds)
                 return
             except ShipwayError as error:
                 await self._failed(repo, row, error)
+                failures += not isinstance(error, Invalid)
+                if failures == MAX_FAILURES:
+                    await self._put_off(repo_id, self._retry_seconds(row, error))
+                    return
+
+    async def _put_off(self, repo_id: int, seconds: float) -> None:
+        until = self._clock.now() + seconds
+        await self._store.write(partial(outbox.put_off, repo_id=repo_id, until=until))
 
     async def _deliver(self, repo: Repo, row: Row) -> None:
         row_id = row.id or 0

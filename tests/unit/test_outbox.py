@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from ci.server.forges.base import StatusUpdate
 from ci.server.forges.github_api import GitHubApi, RateLimits
 from ci.server.models import Outbox as Row
 from ci.server.models import Repo
-from ci.server.outbox import GIVE_UP_SECONDS, REFUSED_RETRY_SECONDS, Outbox
+from ci.server.outbox import GIVE_UP_SECONDS, MAX_FAILURES, REFUSED_RETRY_SECONDS, Outbox
 from ci.server.store import outbox, repos
+from ci.server.store.repos import NewRepo
 from ci.server.store.tables import REPO
 from ci.status import Status
 from tests.fake_github import TOKEN, FakeGitHub, cut_off, rate_limited
@@ -55,6 +57,7 @@ class Sending:
     github: FakeGitHub
     repo: FakeRepo
     outbox: Outbox
+    bus: Bus
 
     def told(self) -> list[tuple[str, str]]:
         return [(status["state"], status["description"]) for status in self.repo.statuses]
@@ -77,8 +80,9 @@ async def sending(tmp_path: Path) -> AsyncIterator[Sending]:
         mine = update(REPO).where(REPO.c.id == server.repo_id).values(forge="github", forge_key="7")
         await server.store.write(lambda c: c.execute(mine) and None)
         api = GitHubApi(api_url=github.url, token=TOKEN, client=client, limits=RateLimits(server.clock))
-        sender = Outbox(server.store, Bus(), server.clock, OneForge(api), "http://ci.test")  # type: ignore[arg-type]
-        yield Sending(core=server, github=github, repo=repo, outbox=sender)
+        bus = Bus()
+        sender = Outbox(server.store, bus, server.clock, OneForge(api), "http://ci.test")  # type: ignore[arg-type]
+        yield Sending(core=server, github=github, repo=repo, outbox=sender, bus=bus)
 
 
 async def _run(core: Core, build_id: int, status: Status = Status.SUCCESS) -> None:
@@ -176,6 +180,42 @@ async def test_retries_back_off_and_are_given_up_after_days(sending: Sending) ->
     (row,) = await sending.rows(build_id)
     assert row.next_try_at is None
     assert "503" in row.last_error
+
+
+async def test_a_forge_that_hangs_holds_up_no_other_repo_and_is_asked_a_few_times_only(
+    sending: Sending,
+) -> None:
+    hangs, release = asyncio.Event(), asyncio.Event()
+
+    async def hang_for_the_first(request: Request) -> Response | None:
+        if not request.url.path.startswith("/repositories/7/"):
+            return None
+        hangs.set()
+        await release.wait()
+        return Response("oops", 503)
+
+    sending.github.misbehave = hang_for_the_first
+    other = sending.github.repo(8, name="other")
+    other.commits[SHA] = sending.repo.commits[SHA]
+    new = NewRepo(forge="github", key="8", owner="ada", name="other", clone_url="https://x/y.git")
+    core = sending.core
+    first = await core.build(*(spec(f"p{number}") for number in range(8)))
+    running = asyncio.create_task(sending.outbox.run())
+    try:
+        await asyncio.wait_for(hangs.wait(), 10)
+        core.repo_id = await core.store.write(lambda c: repos.create_at(c, new, 1.0))
+        await core.build()
+        sending.bus.publish("builds")
+        await asyncio.wait_for(sending.github.status_came.wait(), 10)
+        assert [each["state"] for each in other.statuses] == ["pending"] and not sending.repo.statuses
+        with sending.bus.subscribe("outbox") as rings:
+            release.set()
+            while any((row.next_try_at or 0) <= core.clock.seconds for row in await sending.rows(first)):
+                assert await rings.wait(10), "a round ends within 10 s"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert len(sending.github.seen) == MAX_FAILURES + 1
 
 
 async def test_a_rate_limit_puts_off_everything_of_the_repo(sending: Sending) -> None:

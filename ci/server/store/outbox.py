@@ -6,6 +6,7 @@ were not delivered yet: they are never sent, so that the last state wins also af
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select, update
@@ -112,14 +113,15 @@ def _append(connection: Connection, new: Outbox) -> None:
 # --- the sender's side --------------------------------------------------------------------------------
 
 
-def due(connection: Connection, now: float, limit: int = 200) -> list[Outbox]:
-    """What is to be sent now, in the order in which it was written."""
-    is_due = OUTBOX.c.next_try_at <= now
-    return many(connection, Outbox, select(OUTBOX).where(is_due).order_by(OUTBOX.c.id).limit(limit))
+def due(connection: Connection, now: float, busy: Collection[int] = (), limit: int = 200) -> list[Outbox]:
+    """What is to be sent now, in the order in which it was written; without the repos that are `busy`."""
+    is_due = (OUTBOX.c.next_try_at <= now, OUTBOX.c.repo_id.not_in(busy))
+    return many(connection, Outbox, select(OUTBOX).where(*is_due).order_by(OUTBOX.c.id).limit(limit))
 
 
-def next_due_at(connection: Connection) -> float | None:
-    return connection.execute(select(func.min(OUTBOX.c.next_try_at))).scalar_one_or_none()
+def next_due_at(connection: Connection, busy: Collection[int] = ()) -> float | None:
+    first = select(func.min(OUTBOX.c.next_try_at)).where(OUTBOX.c.repo_id.not_in(busy))
+    return connection.execute(first).scalar_one_or_none()
 
 
 def is_current(connection: Connection, row_id: int) -> bool:
