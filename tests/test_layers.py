@@ -14,15 +14,17 @@ PACKAGES = ("ci", "web", "runners", "plugins")
 SERVER_RINGS = (
     ("commands", "user_commands"),
     ("wiring",),
+    ("repos", "retention"),
     ("inbox",),
+    ("starts",),
     ("trigger", "lifecycle"),
     ("approvals",),
-    ("queue", "runners", "outbox", "logs", "people", "account"),
+    ("queue", "runners", "outbox", "logs", "people", "account", "schedules"),
     ("forges",),
     ("credentials", "secrets", "variables"),
     ("store",),
     ("models", "vault", "auth", "bus"),
-    ("config", "clock"),
+    ("config", "clock", "cron"),
 )
 #: Third-party modules that only one door may import.
 DOORS = {

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ci.errors import Forbidden, Invalid, NotFound, RateLimited, ShipwayError, Unavailable
+from ci.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, ShipwayError, Unavailable
 from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
@@ -32,6 +32,7 @@ from ci.server.forges.directory import Forges
 from ci.server.forges.hosted import Hosted
 from ci.server.forges.news import (
     MAX_REFS,
+    SCHEDULE,
     TAG,
     News,
     Nothing,
@@ -39,10 +40,13 @@ from ci.server.forges.news import (
     Push,
     ReleaseNews,
     RepoNews,
+    ScheduleNews,
     Update,
+    parse_schedule,
 )
 from ci.server.models import Hook, PullRequest, Repo
 from ci.server.models import Inbox as Row
+from ci.server.starts import DISABLED, Starts
 from ci.server.store import audit, builds, inbox, pull_requests, repos
 from ci.server.store.database import Connection, Store
 from ci.server.store.inbox import NewRow, Receipt
@@ -60,7 +64,6 @@ MAX_EVENTS = 1000
 #: Bodies above this are checked and parsed in a thread.
 _LARGE_BYTES = 256 << 10
 _SKIP_OPTION = "ci.skip"
-_DISABLED = "no build: the repo is disabled"
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -131,11 +134,13 @@ class Inbox:
         self._bus = bus
         self._clock = clock
         self._trigger = trigger
+        self._starts = Starts(store, trigger, forges)
         self._forges = forges
         self._builtin = forges.builtin
         self._vault = vault
         self._locks: dict[int, asyncio.Lock] = {}
         self._open_pushes: set[int] = set()  #: rows whose push runs in this server now
+        self._replayed: set[int] = set()  #: rows that a person wants to be decided again, now
         self._doors: dict[str, _Door] = {}
         self._pauses: dict[int, _Pause] = {}  #: of repos whose forge could not answer
         self._busy: set[int] = set()  #: repos whose rows are being processed
@@ -365,6 +370,29 @@ class Inbox:
                 return []
             return await self._decide(row, is_final=is_final)
 
+    async def replay(self, row_id: int, repo: Repo, who: Actor) -> None:
+        """A person wants a delivery that made no build to be looked at again (law 2).
+
+        Raises NotFound, or Conflict for one that made builds or that nobody has decided yet.
+        """
+        async with self._lock(repo.id or 0):
+            row = await self._store.write(lambda c: self._wait_again(c, row_id, repo, who))
+            self._replayed.add(row_id)
+            try:
+                await self._decide(row, is_final=True)
+            finally:
+                self._replayed.discard(row_id)
+
+    def _wait_again(self, connection: Connection, row_id: int, repo: Repo, who: Actor) -> Row:
+        row = inbox.by_id(connection, row_id)
+        if row is None or row.repo_id != repo.id:
+            raise NotFound(f"there is no delivery with the id {row_id} in this repo")
+        if not inbox.wait_again(connection, row_id):
+            raise Conflict(_no_replay(connection, row))
+        deed = audit.Deed(action="delivery.replay", object=row.delivery, repo_id=repo.id)
+        audit.note(connection, who, deed, self._clock.now())
+        return row
+
     async def _decide(self, row: Row, *, is_final: bool) -> list[Result]:
         """The edge of a delivery: whatever goes wrong with it is its verdict, and stops no other."""
         results: list[Result] = []
@@ -372,7 +400,7 @@ class Inbox:
         repo = await self._repo(row.repo_id or 0)
         run = _Run(row=row, repo=repo, news=Nothing(""), is_final=is_final)
         try:
-            run.news = self._forges.of(run.repo).news(row.forge_event, row.delivery, row.body)
+            run.news = self._news(run)
             results = await self._results(run)
             verdict = "\n".join(_sentence(result) for result in results)
         except (_NotYet, Unavailable, Forbidden, NotFound) as error:
@@ -388,6 +416,12 @@ class Inbox:
             state, verdict = inbox.FAILED, "an internal error; the server's log says more"
         await self._settle(run, state, verdict, problem)
         return results
+
+    def _news(self, run: _Run) -> News:
+        row = run.row
+        if row.hook_id is None and row.forge_event == SCHEDULE:
+            return parse_schedule(row.body)
+        return self._forges.of(run.repo).news(row.forge_event, row.delivery, row.body)
 
     async def _settle(self, run: _Run, state: str, verdict: str, problem: str) -> None:
         """The verdict, and how it stands with the repo's forge: a problem goes with the next answer."""
@@ -418,6 +452,8 @@ class Inbox:
         news = run.news
         if isinstance(news, Nothing):
             return [Result(ref="", sentence=news.sentence)]
+        if isinstance(news, ScheduleNews):
+            return [await self._starts.scheduled(run.row_id, run.repo, news)]
         if isinstance(news, RepoNews):
             return [await self._follow(run)]
         if isinstance(news, Push) and len(news.refs) > MAX_EVENTS:
@@ -467,7 +503,7 @@ class Inbox:
             return Result(ref=part.ref, sentence=refusal)
         origin = await self._origin(run, part, last)
         if not repo.is_enabled:
-            return await self._trigger.no_build(repo, origin, _DISABLED)
+            return await self._trigger.no_build(repo, origin, DISABLED)
         if isinstance(run.news, Push) and _SKIP_OPTION in run.news.options:
             return await self._trigger.no_build(repo, origin, "skipped, because the push said -o ci.skip")
         event = await forge.event_of(repo, run.news, part.update)
@@ -485,6 +521,8 @@ class Inbox:
             return await self._duplicate(run, part, last)
         assert isinstance(run.news, Push) and part.update is not None
         refusal = await self._unmoved(run, run.news, part.update)
+        if run.row_id in self._replayed:
+            return refusal
         return refusal or _known_already(last, part.update)
 
     async def _origin(self, run: _Run, part: _Part, last: str | None) -> Origin:
@@ -541,7 +579,8 @@ class Inbox:
         await self.git_folder(repo)
         async with self._lock(repo_id):
             rows = await self._store.read(lambda connection: inbox.waiting(connection, repo_id))
-            named = {update.ref for row in rows for update in parse_push(row.body).refs}
+            pushes = [parse_push(row.body) for row in rows if row.forge_event != SCHEDULE]
+            named = {update.ref for push in pushes for update in push.refs}
             states = await self._store.read(lambda connection: repos.ref_states(connection, repo_id))
             refs = await self._builtin.bare(repo_id).refs()
             found = tuple(
@@ -559,6 +598,18 @@ class Inbox:
 
     def _lock(self, repo_id: int) -> asyncio.Lock:
         return self._locks.setdefault(repo_id, asyncio.Lock())
+
+
+def _no_replay(connection: Connection, row: Row) -> str:
+    made = builds.of_delivery(connection, row.id or 0)
+    if made:
+        numbers = ", ".join(f"#{build.number}" for build in made)
+        return (
+            f"this delivery made {numbers}; run that again with Rerun on its page, for no event builds twice"
+        )
+    if row.state == inbox.KEPT:
+        return "this delivery made a build, which was removed when it was old; no event builds twice"
+    return "this delivery is still waiting to be looked at"
 
 
 def _known_already(last: str | None, update: Update) -> str:

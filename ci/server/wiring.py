@@ -28,7 +28,10 @@ from ci.server.logs import Logs
 from ci.server.models import Repo
 from ci.server.outbox import Outbox
 from ci.server.queue import TICK_SECONDS, Queue
+from ci.server.schedules import TICK_SECONDS as SCHEDULE_SECONDS
+from ci.server.schedules import Schedules
 from ci.server.secrets import Secrets
+from ci.server.starts import Starts
 from ci.server.store import codes, meta, runners, users
 from ci.server.store.database import Store
 from ci.server.trigger import Trigger
@@ -69,6 +72,8 @@ class Server:
         self.inbox = Inbox(
             self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=self.vault
         )
+        self.starts = Starts(self.store, self.trigger, self.forges)
+        self.schedules = Schedules(self.store, self.bus, self.clock)
         self.outbox = Outbox(self.store, self.bus, self.clock, self.forges, settings.url)
         self.server_id = ""
         self._tasks: list[asyncio.Task[None]] = []
@@ -86,6 +91,7 @@ class Server:
             asyncio.create_task(self._every(TICK_SECONDS, self.queue.age_leases), name="lease ageing"),
             asyncio.create_task(self._inbox_loop(), name="inbox"),
             asyncio.create_task(self.outbox.run(), name="outbox"),
+            asyncio.create_task(self._every(SCHEDULE_SECONDS, self.schedules.tick), name="schedules"),
         ]
 
     async def stop(self) -> None:

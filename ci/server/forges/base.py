@@ -5,8 +5,8 @@ A forge is one file beside this one. What differs between forges is here, in the
 1. `is_signed` over the raw body, `delivery` (well-formed? whose? which?): web/hooks and the inbox, before a
    delivery is stored. Pure and quick.
 2. `news`: what the stored delivery says, in our words (news.py). Pure.
-3. `event_of`, `read_config`, `ref_stands_at`, `facts`: what is asked of the forge while the delivery is
-   processed. Each may be called again. Where it cannot answer now it raises Unavailable (RateLimited),
+3. `event_of`, `read_config`, `tip`, `ref_stands_at`, `facts`: what is asked of the forge while the delivery
+   is processed. Each may be called again. Where it cannot answer now it raises Unavailable (RateLimited),
    Forbidden or NotFound, and the delivery is tried again.
 4. `keep`, `clone_url`, `set_status`: what a build needs of it.
 
@@ -140,8 +140,12 @@ class Forge(ABC):
         """Pipeline files by name, empty if the commit has none. Raises Invalid for unusable ones."""
 
     @abstractmethod
+    async def tip(self, repo: Repo, ref: str) -> str | None:
+        """The id of what the full ref points at now (of a branch: a commit); None where there is none."""
+
     async def ref_stands_at(self, repo: Repo, ref: str, sha: str) -> bool:
         """Whether the ref is at `sha` now."""
+        return await self.tip(repo, ref) == sha
 
     async def facts(self, repo: Repo) -> RepoFacts | None:
         """The repo as the forge has it; None where the forge does not know more than we do."""

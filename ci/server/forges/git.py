@@ -92,13 +92,14 @@ class PlainGit(Cloned):
                 await self._have(bare, repo, update.before, None)
         return bare
 
-    async def ref_stands_at(self, repo: Repo, ref: str, sha: str) -> bool:
+    async def tip(self, repo: Repo, ref: str) -> str | None:
         bare = await self._cache(repo)
         try:
             found = await bare.git("ls-remote", "--", repo.clone_url, ref, timeout_seconds=FETCH_SECONDS)
         except GitFailed as error:
             raise _unavailable(repo, error) from error
-        return f"{sha}\t{ref}" in found.decode(errors="replace").splitlines()
+        lines = (line.partition("\t") for line in found.decode(errors="replace").splitlines())
+        return next((sha for sha, _, name in lines if name == ref), None)
 
     async def _cache(self, repo: Repo) -> Bare:
         bare = Bare(self._folder / f"{repo.id}.git", protocols=self._protocols)
