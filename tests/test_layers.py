@@ -14,7 +14,8 @@ PACKAGES = ("ci", "web", "runners", "plugins")
 SERVER_RINGS = (
     ("commands", "user_commands"),
     ("wiring",),
-    ("repos", "retention"),
+    ("repos",),
+    ("retention",),
     ("inbox",),
     ("starts",),
     ("trigger", "lifecycle"),

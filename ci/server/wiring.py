@@ -21,13 +21,15 @@ from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
 from ci.server.forges.github import GitHub
-from ci.server.forges.github_api import RateLimits
+from ci.server.forges.github_api import GitHubApi, RateLimits
 from ci.server.inbox import Inbox
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
 from ci.server.models import Repo
 from ci.server.outbox import Outbox
 from ci.server.queue import TICK_SECONDS, Queue
+from ci.server.repos import Places, Repos
+from ci.server.retention import ROUND_SECONDS, Retention
 from ci.server.schedules import TICK_SECONDS as SCHEDULE_SECONDS
 from ci.server.schedules import Schedules
 from ci.server.secrets import Secrets
@@ -73,6 +75,22 @@ class Server:
             self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=self.vault
         )
         self.starts = Starts(self.store, self.trigger, self.forges)
+        git_folders = (folder / "git", folder / "cache" / "git")
+        self.repos = Repos(
+            self.store,
+            self.bus,
+            self.clock,
+            self.vault,
+            logs=self.logs,
+            places=Places(
+                builtin=self.forges.builtin,
+                folders=git_folders,
+                ask_github=lambda url, token: GitHubApi(
+                    api_url=url, token=token, client=self._client, limits=limits
+                ),
+            ),
+        )
+        self.retention = Retention(self.store, self.bus, self.clock, self.logs, git_folders)
         self.schedules = Schedules(self.store, self.bus, self.clock)
         self.outbox = Outbox(self.store, self.bus, self.clock, self.forges, settings.url)
         self.server_id = ""
@@ -91,6 +109,7 @@ class Server:
             asyncio.create_task(self._every(TICK_SECONDS, self.queue.age_leases), name="lease ageing"),
             asyncio.create_task(self._inbox_loop(), name="inbox"),
             asyncio.create_task(self.outbox.run(), name="outbox"),
+            asyncio.create_task(self._every(ROUND_SECONDS, self.retention.round), name="retention"),
             asyncio.create_task(self._every(SCHEDULE_SECONDS, self.schedules.tick), name="schedules"),
         ]
 

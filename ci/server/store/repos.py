@@ -207,6 +207,12 @@ def hooks_of(connection: Connection, repo_id: int) -> list[Hook]:
     return many(connection, Hook, select(HOOK).where(HOOK.c.repo_id == repo_id))
 
 
+def rotate_hook(connection: Connection, hook_id: str, sealed_secret: bytes, old_until: float) -> None:
+    """A new secret; the present one is good until then, one before it no more."""
+    values = {"secret": sealed_secret, "old_secret": HOOK.c.secret, "old_secret_until": old_until}
+    connection.execute(update(HOOK).where(HOOK.c.id == hook_id).values(**values))
+
+
 def refuse(connection: Connection, hook_id: str, sentence: str, now: float) -> None:
     """The last refusal of a hook, overwritten each time: a flood costs one row."""
     values = {"last_refusal": sentence[:1000], "last_refused_at": now}
