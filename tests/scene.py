@@ -28,18 +28,26 @@ from ci.server.approvals import Approvals, is_needed
 from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
+from ci.server.credentials import Credentials
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
+from ci.server.forges.github import GitHub
+from ci.server.forges.github_api import GitHubApi, RateLimits
+from ci.server.inbox import Inbox as InboxService
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import LogKey, Logs
 from ci.server.models import Attempt, Inbox, PullRequest, Repo, Runner
+from ci.server.repos import Places, Repos
+from ci.server.schedules import Schedules
 from ci.server.secrets import Secrets
+from ci.server.starts import Starts
 from ci.server.store import builds, repos, tokens, users
 from ci.server.store.builds import NewBuild
 from ci.server.store.database import Store
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, REPO, RUNNER, STEP, add
 from ci.server.store.tokens import NewToken
+from ci.server.trigger import Trigger
 from ci.server.variables import Variables
 from ci.server.vault import Vault
 from ci.spec import JobSpec, StepKind, StepSpec
@@ -96,7 +104,28 @@ class Scene:
         self.logs = Logs(folder / "logs", clock=self.clock)
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock)
         plain = PlainGit(folder / "cache", protocols=("file",))
-        self.forges = Forges(builtin=Builtin(folder / "git", "http://127.0.0.1:8000"), plain=plain)
+        vault = Vault(bytes(32))
+        self.credentials = Credentials(self.store, vault, self.clock)
+        self.client_of_forges = httpx.AsyncClient()
+        limits, url = RateLimits(self.clock), "http://127.0.0.1:8000"
+        github = GitHub(client=self.client_of_forges, limits=limits, token_of=lambda repo: "")
+        self.forges = Forges(builtin=Builtin(folder / "git", url), plain=plain, others=(github,))
+        self.trigger = Trigger(
+            self.store, self.bus, self.clock, self.forges, Secrets(self.store, vault, self.clock), url=url
+        )
+        self.inbox = InboxService(
+            self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=vault
+        )
+        self.starts = Starts(self.store, self.trigger, self.forges)
+        self.schedules = Schedules(self.store, self.bus, self.clock)
+        places = Places(
+            builtin=self.forges.builtin,
+            folders=(folder / "git", folder / "cache"),
+            ask_github=lambda at, token: GitHubApi(
+                api_url=at, token=token, client=self.client_of_forges, limits=limits
+            ),
+        )
+        self.repos = Repos(self.store, self.bus, self.clock, vault, logs=self.logs, places=places)
         self.reruns: list[tuple[int, str]] = []
         self.runner_id = 0
 
@@ -105,6 +134,7 @@ class Scene:
         await self.logs.start()
 
     async def close(self) -> None:
+        await self.client_of_forges.aclose()
         await self.logs.close()
         await self.store.close()
 
@@ -124,6 +154,12 @@ class Scene:
             approvals=Approvals(self.store, self.bus, self.clock, self.forges),
             rerun=rerun,
             secrets=Secrets(self.store, Vault(bytes(32)), self.clock),
+            credentials=self.credentials,
+            forges=self.forges,
+            inbox=self.inbox,
+            repos=self.repos,
+            starts=self.starts,
+            schedules=self.schedules,
             variables=Variables(self.store, self.clock),
             url=url,
         )

@@ -112,7 +112,7 @@ async def test_a_repo_of_github_is_added_as_it_is_there(here: Here, github: Fake
     added = await here.repos.add_github(("ada", "web"), f" {TOKEN} ", ADA, api_url=github.url)
     repo = added.repo
     assert (repo.forge, repo.forge_key, repo.owner, repo.name) == ("github", "77", "ada", "Web")
-    assert (repo.default_branch, repo.is_private, repo.api_url) == ("main", there.is_private, github.url)
+    assert (repo.default_branch, repo.is_private, repo.api_url) == ("main", there.private, github.url)
     assert repo.credential_kind == "token" and added.secret
     with pytest.raises(Conflict, match="already"):
         await here.repos.add_github(("ada", "Web"), TOKEN, ADA, api_url=github.url)
