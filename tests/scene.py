@@ -78,7 +78,7 @@ class Done:
     is_open: bool = False  #: its log may still grow
 
 
-async def send(client: httpx.AsyncClient, path: str, **fields: str) -> httpx.Response:
+async def send(client: httpx.AsyncClient, path: str, /, **fields: str) -> httpx.Response:
     """A form of ours, sent as a browser sends it: with its token and the Origin."""
     page = (
         await client.get("/sign-in")
