@@ -13,11 +13,12 @@ import httpx
 import pytest
 
 from ci.server.forges import git
-from ci.server.models import Inbox, Repo
-from ci.server.store import repos
-from ci.server.store.tables import INBOX, add, many
+from ci.server.models import Build, Inbox, Repo
+from ci.server.store import repos, tokens
+from ci.server.store.tables import BUILD, INBOX, add, many
+from ci.server.store.tokens import NewToken
 from tests.fake_github import TOKEN, FakeGitHub, signed
-from tests.scene import Scene, send, sign_in
+from tests.scene import Done, Scene, send, sign_in
 from tests.unit.gitting import CONFIG, Work
 from tests.unit.world import ADA
 from web.render import LIVE_HEADER
@@ -325,3 +326,113 @@ async def test_a_schedule_is_made_changed_run_and_deleted_by_forms(pushed: Desk)
     assert wrong.status_code == 400 and '<details class="card" open>' in wrong.text
     await send(pushed.client, "/r/ada/app/schedules/1/remove")
     assert "No schedule yet" in await pushed.words("/r/ada/app/schedules")
+
+
+# --- what is old ------------------------------------------------------------------------------------------
+
+
+async def test_a_log_that_was_removed_says_so_on_its_page_and_for_programs(desk: Desk) -> None:
+    repo_id = await desk.scene.repo("ada", "old")
+    done = Done(name="test", log=b"hello world\n")
+    build = await desk.scene.build(repo_id, [("ci", [done])])
+    assert "hello world" in (await desk.client.get("/r/ada/old/1/ci/test")).text
+    old = await desk.repo("old")
+    await desk.scene.repos.change(old, {"keep_logs_days": "30"}, ADA)
+    await desk.scene.logs.delete((await desk.scene.key_of(build)).job)
+    page = await desk.client.get("/r/ada/old/1/ci/test")
+    assert "This log was removed after 30 days, as the repo's settings say." in words(page)
+    assert "<log-view" not in page.text
+    for rest in ("raw", "index", "marks"):
+        assert (await desk.client.get(f"/r/ada/old/1/ci/test/{rest}")).status_code == 404
+
+
+# --- programs ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def program(pushed: Desk) -> AsyncIterator[httpx.AsyncClient]:
+    token = await pushed.scene.store.write(
+        lambda c: tokens.add_token(c, 1, NewToken(name="api"), pushed.scene.clock.now())
+    )
+    async with pushed.scene.client(token) as client:
+        yield client
+
+
+async def test_a_program_adds_each_kind_of_repo(program: httpx.AsyncClient) -> None:
+    answer = await program.post("/api/repos", json={"path": "here"})
+    assert (answer.status_code, answer.json()) == (201, {"repo": "ada/here", "hook": "", "secret": ""})
+    there = {
+        "path": "ada/lib",
+        "clone_url": "https://git.example.com/lib.git",
+        "kind": "token",
+        "value": "t1",
+    }
+    answer = await program.post("/api/repos", json=there)
+    assert answer.status_code == 201 and answer.json()["secret"]
+    assert answer.json()["hook"].startswith("http://127.0.0.1:8000/hooks/")
+    hooks = (await program.get("/api/repos/ada/lib/hooks")).json()["hooks"]
+    assert [each["hook"] for each in hooks] == [answer.json()["hook"]]
+    rotated = await program.post(f"/api/repos/ada/lib/hooks/{hooks[0]['id']}/rotate")
+    assert rotated.json()["secret"] not in ("", answer.json()["secret"])
+    async with FakeGitHub().serving() as github:
+        github.repo(7, "ada", "web")
+        wanted = {"forge": "github", "path": "ada/web", "token": TOKEN, "api_url": github.url}
+        assert (await program.post("/api/repos", json=wanted)).json()["repo"] == "ada/web"
+    for wrong, code in (({}, 400), ({"path": "x", "forge": "cvs"}, 400), ({"path": "bob/x"}, 403)):
+        assert (await program.post("/api/repos", json=wrong)).status_code == code
+
+
+async def test_a_program_runs_a_branch_with_variables_as_an_object_or_a_list(
+    program: httpx.AsyncClient,
+) -> None:
+    path = "/api/repos/ada/app/builds"
+    variables = {"TARGET": "staging", "TEXT": "two\nlines", "COUNT": 3, "ON": True}
+    answer = await program.post(path, json={"branch": "main", "variables": variables})
+    assert (answer.status_code, answer.json()["number"]) == (201, 2), answer.text
+    answer = await program.post(path, json={"variables": ["A=1", "B=x=y"]})
+    assert answer.json()["url"] == "http://127.0.0.1:8000/r/ada/app/3"
+    for wrong, says in (
+        ({"branch": "nope"}, "there is no branch 'nope'"),
+        ({"variables": {"CI_X": "1"}}, "CI_X is a name of ours"),
+        ({"variables": {"A": {"b": 1}}}, "'A' must be a text"),
+        ({"branch": {"a": "b"}}, "'branch' must be a text"),
+    ):
+        answer = await program.post(path, json=wrong)
+        assert answer.status_code == 400 and says in answer.json()["detail"]
+
+
+async def test_what_a_program_gives_is_in_the_build(program: httpx.AsyncClient, pushed: Desk) -> None:
+    await program.post("/api/repos/ada/app/builds", json={"variables": {"TEXT": "two\nlines", "ON": True}})
+    found = await pushed.scene.store.read(lambda c: many(c, Build, BUILD.select()))
+    assert found[-1].event["variables"] == {"TEXT": "two\nlines", "ON": "true"}
+
+
+async def test_a_program_reads_the_inbox_and_replays(program: httpx.AsyncClient, pushed: Desk) -> None:
+    (first,) = (await program.get("/api/repos/ada/app/inbox")).json()["deliveries"]
+    assert (first["builds"], first["is_replayable"], first["what"]) == ([1], False, "branch main")
+    whole = (await program.get(f"/api/repos/ada/app/inbox/{first['id']}")).json()
+    assert "refs/heads/main" in whole["body"]
+    answer = await program.post(f"/api/repos/ada/app/inbox/{first['id']}/replay")
+    assert answer.status_code == 409 and "#1" in answer.json()["detail"]
+
+
+async def test_a_program_keeps_schedules_settings_and_the_end(program: httpx.AsyncClient) -> None:
+    base = "/api/repos/ada/app"
+    made = await program.post(f"{base}/schedules", json={"name": "n", "cron": "0 0 * * *"})
+    assert made.status_code == 201 and made.json()["time_zone"] == "UTC" and made.json()["is_enabled"]
+    changed = await program.post(f"{base}/schedules/1", json={"cron": "0 5 * * *"})
+    assert (changed.json()["cron"], changed.json()["name"]) == ("0 5 * * *", "n")
+    off = await program.post(f"{base}/schedules/1", json={"is_enabled": False})
+    assert off.json()["next_at"] is None
+    assert (await program.post(f"{base}/schedules/1/run")).json()[
+        "last_verdict"
+    ] == "its event waits in the inbox"
+    assert len((await program.get(f"{base}/schedules")).json()["schedules"]) == 1
+    assert (await program.post(f"{base}/schedules/1/remove")).status_code == 204
+    assert (await program.post(f"{base}/schedules/1/run")).status_code == 404
+    answer = await program.post(f"{base}/settings", json={"keep_builds_days": 30, "is_private": True})
+    assert answer.json()["keep_builds_days"] == 30
+    assert (await program.post(f"{base}/credential", json={"kind": "token", "value": "x"})).status_code == 400
+    assert (await program.post(f"{base}/delete", json={"path": "ada/other"})).status_code == 400
+    assert (await program.post(f"{base}/delete", json={"path": "ada/app"})).status_code == 204
+    assert (await program.get(base)).status_code == 404
