@@ -29,12 +29,11 @@ _CREDENTIALS = (
     ("", "none: it is public"),
     (Kind.TOKEN.value, "a token"),
     (Kind.PASSWORD.value, "a user and a password"),
-    (Kind.SSH_KEY.value, "a deploy key"),
 )
 #: By the forge: what its repos can be opened with.
 _KINDS = {
     repos.GITHUB: (Kind.TOKEN,),
-    repos.PLAIN_GIT: tuple(Kind),
+    repos.PLAIN_GIT: (Kind.TOKEN, Kind.PASSWORD),
     repos.BUILTIN: (),
 }
 SETTINGS = tuple(name for name in repo_settings.NAMES)
@@ -202,12 +201,10 @@ def credential(call: Call) -> Credential | None:
     kind = call.field("kind")
     if not kind:
         return None
-    if kind not in {each.value for each in Kind}:
-        raise Invalid(f"kind is one of {', '.join(Kind)}, not {kind[:80]!r}")
-    value = call.field("value").replace("\r\n", "\n")
-    is_key = kind == Kind.SSH_KEY.value
+    if kind not in (Kind.TOKEN.value, Kind.PASSWORD.value):
+        raise Invalid(f"kind is token or password, not {kind[:80]!r}: repos are fetched by http and https")
     user = call.field("user").strip() if kind == Kind.PASSWORD.value else ""
-    return Credential(kind=Kind(kind), user=user, value=value if is_key else value.strip())
+    return Credential(kind=Kind(kind), user=user, value=call.field("value").strip())
 
 
 async def set_credential(call: Call) -> None:

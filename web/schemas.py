@@ -249,9 +249,9 @@ class NewRepo(BaseModel):
     clone_url: str = Field(default="", description="of git: http or https")
     api_url: str = Field(default="", description="of github: where its API is, if it is not github.com")
     token: str = Field(default="", description="of github: one that may read the repo")
-    kind: str = Field(default="", description="of git: token, password or ssh_key, if it is not public")
+    kind: str = Field(default="", description="of git: token or password, if it is not public")
     user: str = Field(default="", description="of git: beside a password")
-    value: str = Field(default="", description="of git: the token, the password or the private key")
+    value: str = Field(default="", description="of git: the token or the password")
     is_private: bool = Field(default=True, description="of builtin: who has no role does not see it")
 
 
@@ -286,7 +286,7 @@ class RepoSettingsBody(BaseModel):
 
 
 class CredentialBody(BaseModel):
-    kind: str = Field(description="token, password or ssh_key; empty: none any more")
+    kind: str = Field(description="token or password; empty: none any more")
     user: str = Field(default="", description="beside a password")
     value: str = ""
 

@@ -15,6 +15,8 @@ from ci.server.vault import Vault
 
 MAX_BYTES = 16 * 1024
 _MAX_USER = 200
+#: What git calls itself with a token as its password; the forges look at the token alone.
+TOKEN_USER = "x-access-token"
 
 
 class Kind(StrEnum):
@@ -58,6 +60,13 @@ class Credentials:
             return None
         value = self._vault.open(repo.credential, purpose(repo.id or 0)).decode()
         return Credential(kind=Kind(repo.credential_kind), user=repo.credential_user, value=value)
+
+    def login(self, repo: Repo) -> tuple[str, str] | None:
+        """User and password for git by http; None where there is none. Raises Unavailable as `of` does."""
+        found = self.of(repo)
+        if found is None or found.kind is Kind.SSH_KEY:
+            return None
+        return (found.user or TOKEN_USER, found.value)
 
     def _sealed(self, repo_id: int, credential: Credential) -> bytes:
         return self._vault.seal(credential.value.encode(), purpose(repo_id))

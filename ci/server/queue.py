@@ -16,10 +16,12 @@ import hmac
 from dataclasses import dataclass
 from itertools import islice
 
+from ci.errors import Unavailable
 from ci.event import Event
 from ci.protocol import Assign, Begin, Lease
 from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
+from ci.server.credentials import Credentials
 from ci.server.models import Job, Repo, Runner
 from ci.server.secrets import Secrets
 from ci.server.store import attempts, builds, jobs, repos, runners
@@ -39,6 +41,7 @@ class Queue:
     def __init__(self, store: Store, bus: Bus, clock: Clock, vault: Vault, secrets: Secrets) -> None:
         self._store = store
         self._secrets = secrets
+        self._credentials = Credentials(store, vault, clock)
         self._bus = bus
         self._clock = clock
         self._vault = vault
@@ -88,13 +91,18 @@ class Queue:
         if resolved.refusal:
             attempts.refuse(connection, job, Outcome.SECRET, resolved.refusal, self._clock.now())
             return None
-        token = self._clone_token(repo, job)
+        try:
+            login = self._clone_login(repo, job)
+        except Unavailable as error:
+            reason = f"the repo's credential cannot be opened, set it again in its settings: {error}"
+            attempts.refuse(connection, job, Outcome.SECRET, reason, self._clock.now())
+            return None
         return Assign(
             lease=jobs.lease_of(job),
             spec=spec,
             secrets=resolved.values,
-            credentials=(CLONE_USER, token) if token else None,
-            masks=(*resolved.values.values(), *((token,) if token else ())),
+            credentials=login,
+            masks=(*resolved.values.values(), *((login[1],) if login else ())),
         )
 
     def _ask_again(self, connection: Connection, job_id: int) -> list[Job]:
@@ -163,11 +171,13 @@ class Queue:
 
     # --- credentials for the clone ------------------------------------------------------------------
 
-    def _clone_token(self, repo: Repo, job: Job) -> str | None:
-        """Read access to the job's repo in the built-in git, as long as this execution is leased."""
+    def _clone_login(self, repo: Repo, job: Job) -> tuple[str, str] | None:
+        """User and password for the clone, which the runner sends to the repo's own host alone. In the
+        built-in git they read this repo, as long as this execution is leased."""
         if repo.forge != repos.BUILTIN:
-            return None
-        return f"{job.id}.{job.attempt}.{self._clone_mac(repo.id or 0, job.id or 0, job.attempt)}"
+            return self._credentials.login(repo)
+        mac = self._clone_mac(repo.id or 0, job.id or 0, job.attempt)
+        return CLONE_USER, f"{job.id}.{job.attempt}.{mac}"
 
     def _clone_mac(self, repo_id: int, job_id: int, attempt: int) -> str:
         return self._vault.mac("clone", f"{repo_id}/{job_id}/{attempt}")

@@ -61,7 +61,7 @@ class Server:
         github = GitHub(client=self._client, limits=limits, token_of=self._token_of)
         self.forges = Forges(
             builtin=Builtin(folder / "git", settings.url),
-            plain=PlainGit(folder / "cache" / "git"),
+            plain=PlainGit(folder / "cache" / "git", login_of=self.credentials.login),
             others=(github,),
         )
         self.secrets = Secrets(self.store, self.vault, self.clock)

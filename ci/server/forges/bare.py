@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,14 @@ class GitFailed(Exception):
 
 
 class Bare:
-    def __init__(self, path: Path, *, protocols: Sequence[str] = ()) -> None:
-        """`protocols`: what may be fetched from, e.g. ("http", "https"); empty for local work only."""
+    def __init__(
+        self, path: Path, *, protocols: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`protocols`: what may be fetched from, e.g. ("http", "https"); empty for local work only.
+        `environment` is git's beside our own, never shown."""
         self.path = path
         self._protocols = protocols
+        self._more = dict(environment or {})
 
     async def git(self, *arguments: str, timeout_seconds: float = 60.0) -> bytes:
         """Run git in the repository; returns what it wrote. Raises GitFailed."""
@@ -72,7 +76,7 @@ class Bare:
                 "core.fsmonitor=false",
             ),
             *("-c", "gc.auto=0", "-c", "credential.helper=", "-C", str(self.path), *arguments),
-            env=self._environment(),
+            env={**self._environment(), **self._more},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -10,11 +10,12 @@ Nothing in the payload is believed beyond its signature: commits are fetched fro
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -63,13 +64,21 @@ def post_receive(hook_url: str) -> str:
     return _POST_RECEIVE.replace("@URL@", hook_url)
 
 
+#: User and password that open a repo, if it needs any.
+LoginOf = Callable[[Repo], tuple[str, str] | None]
+
+
 class PlainGit(Cloned):
     name = "git"
 
-    def __init__(self, folder: Path, *, protocols: Sequence[str] = PROTOCOLS) -> None:
-        """`folder` holds a cache for each repo: shallow, ours alone, worth nothing."""
+    def __init__(
+        self, folder: Path, *, protocols: Sequence[str] = PROTOCOLS, login_of: LoginOf = lambda repo: None
+    ) -> None:
+        """`folder` holds a cache for each repo: shallow, ours alone, worth nothing. `login_of` gives the user
+        and password that open a repo."""
         self._folder = folder
         self._protocols = protocols
+        self._login_of = login_of
 
     def is_signed(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[bytes]) -> bool:
         return is_signed(body, headers.get(SIGNATURE_HEADER, ""), secrets)
@@ -102,7 +111,9 @@ class PlainGit(Cloned):
         return next((sha for sha, _, name in lines if name == ref), None)
 
     async def _cache(self, repo: Repo) -> Bare:
-        bare = Bare(self._folder / f"{repo.id}.git", protocols=self._protocols)
+        environment = _login(repo.clone_url, self._login_of(repo))
+        path = self._folder / f"{repo.id}.git"
+        bare = Bare(path, protocols=self._protocols, environment=environment)
         if not (bare.path / "HEAD").exists():
             bare.path.mkdir(parents=True, exist_ok=True)
             await bare.git("init", "--quiet", "--bare", "--template=", ".")
@@ -127,6 +138,21 @@ class PlainGit(Cloned):
             if await bare.commit_of(sha) is not None:
                 return
         raise _unavailable(repo, error or f"it has no commit {sha[:10]} any more")
+
+
+def _login(url: str, login: tuple[str, str] | None) -> dict[str, str]:
+    """git's environment that opens the URL's host, and no other: what it is sent on to is not followed."""
+    parts = urlsplit(url)
+    if login is None or parts.scheme not in PROTOCOLS:
+        return {}
+    word = base64.b64encode(":".join(login).encode()).decode()
+    return {
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": f"http.{parts.scheme}://{parts.netloc}/.extraHeader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {word}",
+        "GIT_CONFIG_KEY_1": "http.followRedirects",
+        "GIT_CONFIG_VALUE_1": "false",
+    }
 
 
 def _unavailable(repo: Repo, why: object) -> Unavailable:
