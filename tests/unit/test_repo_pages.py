@@ -323,7 +323,7 @@ async def test_a_schedule_is_made_changed_run_and_deleted_by_forms(pushed: Desk)
     await send(pushed.client, "/r/ada/app/schedules/1", **form)
     assert "off" in await pushed.words("/r/ada/app/schedules")
     wrong = await send(pushed.client, "/r/ada/app/schedules/1", **{**form, "time_zone": "Mars"})
-    assert wrong.status_code == 400 and '<details class="card" open>' in wrong.text
+    assert wrong.status_code == 400 and '<details class="card form" open>' in wrong.text
     await send(pushed.client, "/r/ada/app/schedules/1/remove")
     assert "No schedule yet" in await pushed.words("/r/ada/app/schedules")
 
