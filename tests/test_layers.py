@@ -17,7 +17,7 @@ SERVER_RINGS = (
     ("repos",),
     ("retention",),
     ("inbox",),
-    ("starts",),
+    ("starts", "deliveries"),
     ("trigger", "lifecycle"),
     ("approvals",),
     ("queue", "runners", "outbox", "logs", "people", "account", "rotation", "schedules"),
@@ -25,7 +25,7 @@ SERVER_RINGS = (
     ("credentials", "secrets", "variables"),
     ("store",),
     ("models", "vault", "auth", "bus"),
-    ("config", "clock", "cron"),
+    ("config", "clock", "cron", "redact"),
 )
 #: Third-party modules that only one door may import.
 DOORS = {

@@ -10,7 +10,6 @@ from web.hooks import Hooks
 from web.identity import Identity
 from web.log_socket import LogSocket
 from web.push import Pushes
-from web.repo_api import RepoApi
 from web.routes import Entry, machine, mount, socket
 from web.runner_logs import RunnerLogs
 from web.runner_socket import RunnerDoor
@@ -33,7 +32,6 @@ def machines(server: Server, own_url: str) -> tuple[Entry, ...]:
     )
     log_socket = LogSocket(server.logs, holds=server.queue.holds, log_closed=server.lifecycle.log_closed)
     return (
-        *RepoApi(server.inbox).entries(),
         mount("/git", git, Policy.GIT),
         machine(("POST",), "/hooks/{hook}", hooks.receive, Policy.HOOK),
         machine(("POST",), "/internal/push/{phase}", pushes.hook, Policy.PUSH),

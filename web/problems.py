@@ -100,6 +100,7 @@ TITLES: dict[str, str] = {
     "too_large": "The body is too large",
     "no_such_range": "The log does not have these bytes",
     "too_many": "Asked too often",
+    "too_slow": "The body did not come in time",
     "unavailable": "Not now; come again",
     "rate_limited": "A forge lets us ask again later only",
     "internal": "Something broke on our side",

@@ -102,9 +102,8 @@ class Queue:
         try:
             login = self._login(repo, event, job) if spec.clone is not None else None
         except Unavailable as error:
-            attempts.refuse(
-                connection, job, Outcome.SECRET, f"the repo's credential: {error}", self._clock.now()
-            )
+            reason = f"the repo's credential cannot be opened, set it again in its settings: {error}"
+            attempts.refuse(connection, job, Outcome.SECRET, reason, self._clock.now())
             return None
         return Assign(
             lease=jobs.lease_of(job),

@@ -147,7 +147,7 @@ async def test_a_job_whose_credential_cannot_be_opened_ends_with_the_reason(tmp_
         assert await server.queue.take(await server.runner(), 1) == []
         (job,) = await server.jobs_of(build_id)
         assert job.status == Status.ERROR.value
-        assert job.reason.startswith("the repo's credential: ")
+        assert job.reason.startswith("the repo's credential cannot be opened, set it again in its settings: ")
 
 
 @pytest.fixture

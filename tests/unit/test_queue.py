@@ -6,15 +6,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from ci.errors import Unavailable
 from ci.protocol import Begin
+from ci.server.credentials import Credential, Credentials, Kind
 from ci.server.queue import Queue, why_waiting
 from ci.server.store import attempts, jobs, runners
 from ci.server.store.database import Store
+from ci.server.store.tables import REPO
 from ci.server.vault import Vault
 from ci.status import Status
-from tests.unit.world import CLONE, Core, core, hello, spec
+from tests.unit.world import ADA, CLONE, Core, core, hello, spec
 
 
 @pytest.fixture
@@ -328,3 +331,27 @@ async def test_a_status_is_only_ever_one_of_the_table(world: Core) -> None:
     assert await world.store.write(lambda c: jobs.advance(c, job, Status.CANCELLED))
     for status in Status:
         assert not await world.store.write(lambda c, status=status: jobs.advance(c, job, status))
+
+
+async def test_a_repo_elsewhere_is_cloned_with_its_credential_which_is_masked(world: Core) -> None:
+    credentials = Credentials(world.store, Vault(bytes(32)), world.clock)
+    await world.store.write(lambda c: c.execute(update(REPO).values(forge="git", clone_url=CLONE.url)))
+    runner = await world.runner()
+    given = ((None, None), (Credential(kind=Kind.TOKEN, value="t0ken"), ("x-access-token", "t0ken")))
+    password = Credential(kind=Kind.PASSWORD, user="bot", value="pass")
+    for credential, login in (*given, (password, ("bot", "pass"))):
+        await credentials.set(world.repo_id, credential, ADA)
+        await world.build(spec(clone=CLONE))
+        (assigned,) = await world.queue.take(runner, 1)
+        assert assigned.credentials == login
+        assert assigned.masks == ((login[1],) if login else ())
+
+
+async def test_a_credential_that_cannot_be_opened_ends_its_job_and_no_other(world: Core) -> None:
+    await world.store.write(lambda c: c.execute(update(REPO).values(forge="git", clone_url=CLONE.url)))
+    other = Credentials(world.store, Vault(b"1" * 32), world.clock)
+    await other.set(world.repo_id, Credential(kind=Kind.TOKEN, value="t0ken"), ADA)
+    build = await world.build(spec(clone=CLONE))
+    assert await world.queue.take(await world.runner(), 2) == []
+    (job,) = await world.jobs_of(build)
+    assert job.status == "error" and "set it again in its settings" in job.reason
