@@ -1,4 +1,4 @@
-"""What opens a repo at its forge: a token, a user with a password, or a deploy key; sealed, one per repo."""
+"""What opens a repo at its forge: a token, or a user with a password; sealed, one per repo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Kind(StrEnum):
     TOKEN = "token"
     PASSWORD = "password"
-    SSH_KEY = "ssh_key"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ class Credentials:
     def login(self, repo: Repo) -> tuple[str, str] | None:
         """User and password for git by HTTP; None: as anybody. Raises as `of`."""
         found = self.of(repo)
-        if found is None or found.kind is Kind.SSH_KEY or not is_safe_for(repo.clone_url):
+        if found is None or not is_safe_for(repo.clone_url):
             return None
         return found.user or TOKEN_USER, found.value
 
@@ -95,7 +94,7 @@ def check_for(credential: Credential, clone_url: str) -> None:
     check(credential)
     if not clone_url:
         raise Invalid("a repo of the built-in git needs no credential: each job has its own")
-    if credential.kind is not Kind.SSH_KEY and not is_safe_for(clone_url):
+    if not is_safe_for(clone_url):
         raise Invalid(f"a credential goes by https alone, and the repo's clone URL is {clone_url}")
 
 
@@ -103,14 +102,13 @@ def check(credential: Credential) -> None:
     value = credential.value
     if not value.strip():
         raise Invalid(f"the {credential.kind.value.replace('_', ' ')} is empty")
-    if len(value.encode(errors="replace")) > MAX_BYTES or "\0" in value:
-        raise Invalid(f"a credential has at most {MAX_BYTES >> 10} KiB, and no NUL in it")
+    if len(value.encode(errors="replace")) > MAX_BYTES:
+        raise Invalid(f"a credential has at most {MAX_BYTES >> 10} KiB")
     if len(credential.user) > _MAX_USER or not credential.user.isprintable() or ":" in credential.user:
         raise Invalid(f"a user has at most {_MAX_USER} printable characters, and no colon")
     if credential.kind is Kind.PASSWORD and not credential.user:
         raise Invalid("a password needs its user")
-    if credential.kind is Kind.SSH_KEY:
-        if "PRIVATE KEY-----" not in value:
-            raise Invalid("this is no private key: it begins with -----BEGIN ... PRIVATE KEY-----")
-    elif any(character.isspace() for character in value.strip()):
-        raise Invalid(f"a {credential.kind.value} has no spaces and no line ends in it")
+    if credential.kind is Kind.TOKEN and any(character.isspace() for character in value):
+        raise Invalid("a token has no spaces and no line ends in it")
+    if not value.isprintable():
+        raise Invalid("a password has no line ends and no control characters in it")

@@ -133,7 +133,7 @@ class Repo(SQLModel, table=True):
     keep_logs_days: int = 0
     # how we speak to its forge
     api_url: str = ""
-    credential_kind: str = ""  #: "", "token", "password" or "ssh_key"
+    credential_kind: str = ""  #: "", "token" or "password"
     credential_user: str = ""
     credential: bytes | None = Field(sa_column=Column(LargeBinary, nullable=True), default=None)  #: sealed
     forge_problem: str = ""  #: what is wrong with it now, as a sentence; empty: nothing
