@@ -13,7 +13,7 @@ from ci.server.models import Schedule
 from ci.server.schedules import LATE_SECONDS, Schedules, shown
 from ci.server.store import schedules
 from ci.server.store.database import Store
-from ci.server.store.schedules import Plan
+from ci.server.store.schedules import Last, Plan
 from tests.unit.world import ADA
 from tests.unit.yard import Yard, yard
 
@@ -65,6 +65,17 @@ async def test_two_servers_that_look_at_once_make_one_event(here: Yard) -> None:
     twins = [Schedules(store, here.core.bus, here.core.clock) for store in (here.core.store, other) * 5]
     assert sum(await asyncio.gather(*(each.tick() for each in twins))) == 1
     await other.close()
+
+
+async def test_a_run_that_somebody_else_has_claimed_or_changed_is_not_claimed_again(here: Yard) -> None:
+    await here.schedules.add(here.repo, HOURLY, ADA)
+    seen, last = await row_of(here), Last(at=278 * HOUR, verdict="")
+    write = here.core.store.write
+    assert await write(lambda c: schedules.claim(c, seen, 279 * HOUR, last))
+    assert not await write(lambda c: schedules.claim(c, seen, 279 * HOUR, last))
+    seen = await row_of(here)
+    await here.schedules.change(here.repo, seen.id or 0, Plan(**{**vars(HOURLY), "is_enabled": False}), ADA)
+    assert not await write(lambda c: schedules.claim(c, seen, 280 * HOUR, last))
 
 
 async def test_a_run_that_was_claimed_and_not_processed_is_found_after_a_crash(here: Yard) -> None:
