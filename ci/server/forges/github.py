@@ -47,7 +47,7 @@ MAX_HOOK_BYTES = 25 << 20
 MAX_DESCRIPTION = 140
 _SIGNATURE = "x-hub-signature-256"
 _DELIVERY_ID = re.compile(r"[0-9A-Za-z-]{1,100}\Z")
-_WORD = re.compile(r"[a-z][a-z_]{0,99}\Z")
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,99}\Z")
 
 _BUILT_ACTIONS = frozenset({"opened", "synchronize", "reopened", "ready_for_review", "closed"})
 _FOLLOWED = frozenset({"renamed", "transferred", "edited", "privatized", "publicized"})
