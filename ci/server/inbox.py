@@ -27,7 +27,7 @@ from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
 from ci.server.forges import git
-from ci.server.forges.base import Delivery, Forge, RepoFacts, parse_push
+from ci.server.forges.base import Delivery, Forge, NotReady, RepoFacts, parse_push
 from ci.server.forges.directory import Forges
 from ci.server.forges.hosted import Hosted
 from ci.server.forges.news import (
@@ -59,6 +59,8 @@ MOVE_SECONDS = 600.0
 #: A forge with an API that could not answer is asked again after this, then ever more seldom.
 FIRST_PAUSE_SECONDS = 15.0
 MAX_PAUSE_SECONDS = 300.0
+#: The same for what the forge is about to make.
+NOT_READY_SECONDS = 2.0
 #: A push of more refs than this is a mirror or an import, not somebody's work.
 MAX_EVENTS = 1000
 #: Bodies above this are checked and parsed in a thread.
@@ -88,7 +90,7 @@ class _Door:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pause:
-    """A repo whose forge could not answer is left alone until then (monotonic seconds)."""
+    """A repo or a row whose forge could not answer is left alone until then (monotonic seconds)."""
 
     until: float
     tries: int
@@ -143,6 +145,7 @@ class Inbox:
         self._replayed: set[int] = set()  #: rows that a person wants to be decided again, now
         self._doors: dict[str, _Door] = {}
         self._pauses: dict[int, _Pause] = {}  #: of repos whose forge could not answer
+        self._row_pauses: dict[int, _Pause] = {}  #: of rows that wait for something of their own
         self._busy: set[int] = set()  #: repos whose rows are being processed
         self._look_again: set[int] = set()  #: ... and that have got more meanwhile
         self._started_at = clock.now()
@@ -338,8 +341,9 @@ class Inbox:
         found: dict[int, list[int]] = {}
         now = self._clock.monotonic()
         for row_id, repo_id in await self._store.read(inbox.waiting_ids):
-            pause = self._pauses.get(repo_id)
-            if row_id not in self._open_pushes and (pause is None or pause.until <= now):
+            pauses = (self._pauses.get(repo_id), self._row_pauses.get(row_id))
+            rests = any(pause is not None and pause.until > now for pause in pauses)
+            if row_id not in self._open_pushes and not rests:
                 found.setdefault(repo_id, []).append(row_id)
         await asyncio.gather(*(self._process_rows(repo_id, rows) for repo_id, rows in found.items()))
         return sum(len(rows) for rows in found.values())
@@ -404,11 +408,7 @@ class Inbox:
             results = await self._results(run)
             verdict = "\n".join(_sentence(result) for result in results)
         except (_NotYet, Unavailable, Forbidden, NotFound) as error:
-            is_late = self._tried_for(row) > self._forges.of(run.repo).retry_seconds
-            state = inbox.FAILED if is_late else inbox.RECEIVED
-            verdict = str(error) if is_late else f"not yet, it is tried again: {error}"
-            problem = "" if isinstance(error, _NotYet) else str(error)
-            self._rest(run.repo, error)
+            state, verdict, problem = await self._put_off(run, error)
         except ShipwayError as error:
             state, verdict = inbox.FAILED, str(error)
         except Exception:
@@ -428,6 +428,8 @@ class Inbox:
         is_cured = run.has_answered and not problem
         if is_cured:
             self._pauses.pop(run.repo_id, None)
+        if state != inbox.RECEIVED:
+            self._row_pauses.pop(run.row_id, None)
 
         def write(connection: Connection) -> None:
             inbox.settle(connection, run.row_id, state, verdict)
@@ -437,16 +439,42 @@ class Inbox:
         await self._store.write(write)
         self._bus.publish("inbox", f"repo:{run.repo_id}")
 
-    def _rest(self, repo: Repo, error: Exception) -> None:
-        """A forge that could not answer is asked again ever more seldom, and not before it says so."""
-        if not isinstance(self._forges.of(repo), Hosted):
-            return
-        before = self._pauses.get(repo.id or 0)
-        tries = before.tries + 1 if before else 0
-        seconds = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries, 20))
-        if isinstance(error, RateLimited):
-            seconds = max(seconds, error.retry_seconds)
-        self._pauses[repo.id or 0] = _Pause(until=self._clock.monotonic() + seconds, tries=tries)
+    async def _put_off(self, run: _Run, error: Exception) -> tuple[str, str, str]:
+        """It cannot be decided now: (state, verdict, what is wrong with the forge)."""
+        forge = self._forges.of(run.repo)
+        if isinstance(error, NotFound):
+            trouble = await self._trouble_of(run)
+        else:
+            trouble = None if isinstance(error, _NotYet) else error
+        is_own = trouble is None or isinstance(trouble, NotReady)
+        limit = Forge.retry_seconds if is_own else forge.retry_seconds
+        if self._tried_for(run.row) > limit:
+            return inbox.FAILED, str(error), "" if is_own else str(trouble)
+        if isinstance(forge, Hosted):
+            self._rest(run, trouble, is_own=is_own)
+        return inbox.RECEIVED, f"not yet, it is tried again: {error}", "" if is_own else str(trouble)
+
+    async def _trouble_of(self, run: _Run) -> Exception | None:
+        """Something is not there: is it the repo itself, for the token? None: it is that thing alone, such as
+        a commit that a forced push has just taken away."""
+        try:
+            await self._forges.of(run.repo).facts(run.repo)
+        except (Unavailable, Forbidden, NotFound) as error:
+            return error
+        run.has_answered = True
+        return None
+
+    def _rest(self, run: _Run, trouble: Exception | None, *, is_own: bool) -> None:
+        """Who could not answer is asked again ever more seldom, and not before it says so: about this row
+        if that is its own trouble, else about the whole repo."""
+        pauses, key = (self._row_pauses, run.row_id) if is_own else (self._pauses, run.repo_id)
+        tries = pauses[key].tries + 1 if key in pauses else 0
+        first = NOT_READY_SECONDS if isinstance(trouble, NotReady) else FIRST_PAUSE_SECONDS
+        seconds = min(MAX_PAUSE_SECONDS, first * 2.0 ** min(tries, 20))
+        if isinstance(trouble, RateLimited):
+            seconds = max(seconds, trouble.retry_seconds)
+        pauses[key] = _Pause(until=self._clock.monotonic() + seconds, tries=tries)
+        asyncio.get_running_loop().call_later(seconds, self._bus.publish, "deliveries")
 
     async def _results(self, run: _Run) -> list[Result]:
         news = run.news

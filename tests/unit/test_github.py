@@ -15,7 +15,7 @@ from ci.errors import Conflict, Invalid
 from ci.event import Kind
 from ci.server.forges.base import RepoFacts, StatusUpdate
 from ci.server.forges.github import state_of
-from ci.server.inbox import FIRST_PAUSE_SECONDS
+from ci.server.inbox import FIRST_PAUSE_SECONDS, NOT_READY_SECONDS
 from ci.server.models import Job
 from ci.server.store import audit, jobs, pull_requests, repos
 from ci.status import Status
@@ -212,8 +212,9 @@ async def test_a_repo_that_builds_merges_builds_the_merge(here: Town) -> None:
     assert "has not merged pull request 7 with main yet" in await here.deliver(
         "pull_request", here.pull_body(pull), delivery="d"
     )
+    assert (await here.repo()).forge_problem == ""
     pull.mergeable = True
-    here.clock.seconds += FIRST_PAUSE_SECONDS
+    here.clock.seconds += NOT_READY_SECONDS
     await here.server.inbox.process_waiting()
     event = await here.event()
     assert (event.after, event.merge_sha, event.sha, event.ref) == (
@@ -417,6 +418,20 @@ async def test_what_github_cannot_answer_waits_and_is_built_once_it_can(
     assert (await here.row(row.id or 0)).verdict == f"{MAIN}: built #1"
     repo = await here.repo()
     assert (repo.forge_problem, repo.forge_problem_at) == ("", None)
+
+
+async def test_a_commit_that_is_gone_holds_up_no_other_delivery_and_is_given_up(here: Town) -> None:
+    here.far.commit("refs/heads/old", {".ci.yml": CONFIG}, "gone soon")
+    body = here.push("refs/heads/old")
+    here.far.commits.pop(here.far.refs["refs/heads/old"])
+    assert "has nothing there" in await here.deliver("push", body)
+    assert (await here.repo()).forge_problem == ""
+    await here.send(signed("push", here.push(), here.secret))
+    assert await here.server.inbox.process_waiting() == 1  # the other one rests
+    assert len(await here.builds()) == 1
+    here.clock.seconds += 3601
+    await here.server.inbox.process_waiting()
+    assert [row.state for row in await here.rows()] == ["failed", "processed"]
 
 
 async def test_a_revoked_token_is_said_and_another_one_mends_it(here: Town) -> None:

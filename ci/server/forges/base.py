@@ -30,7 +30,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ci.errors import Invalid
+from ci.errors import Invalid, Unavailable
 from ci.event import Event, Kind
 from ci.server.forges.bare import Bare, is_ref_name, is_sha
 from ci.server.forges.news import BRANCH, MAX_REFS, TAG, News, Push, Update
@@ -60,6 +60,10 @@ def parse_push(body: bytes) -> Push:
             if not is_sha(sha):
                 raise Invalid(f"this is no push: {sha[:80]!r} is no commit id of 40 hex digits")
     return push
+
+
+class NotReady(Unavailable):
+    """The forge answers, but has not made what this one delivery needs; soon it will."""
 
 
 @dataclass(frozen=True, kw_only=True)
