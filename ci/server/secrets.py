@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ci.errors import Conflict, Invalid, NotFound, Problem
 from ci.event import Event, Kind
+from ci.images import repository
 from ci.mask import MINIMUM_BYTES, is_useless
 from ci.pipeline.compile import SecretUse
 from ci.pipeline.containers import IMAGE
@@ -24,7 +25,7 @@ from ci.server.store.database import Connection, Store
 from ci.server.store.secrets import NewSecret
 from ci.server.vault import Vault
 from ci.settings import secret_names
-from ci.spec import JobSpec, StepKind, StepSpec
+from ci.spec import JobSpec, StepSpec
 
 MAX_BYTES = 64 * 1024
 MAX_IN_A_PLACE = 500
@@ -139,8 +140,7 @@ class Secrets:
             return Resolved()
         found = secrets.named(connection, repo, names)
         for step in steps:
-            is_closed = step.kind is StepKind.PLUGIN
-            reader = _Reader(step=step.name, image=step.image, is_closed=is_closed, event=event.kind)
+            reader = _Reader(step=step.name, image=step.image, is_closed=step.is_closed, event=event.kind)
             for name in sorted(names_of(step)):
                 row = found.get(name)
                 if why := _unreadable(row, reader) if row else "it is gone":
@@ -159,17 +159,6 @@ def names_of(step: StepSpec) -> set[str]:
 def purpose(place: str, name: str) -> str:
     """What the vault binds a secret to."""
     return f"secret {place} {name}"
-
-
-def repository(image: str) -> str:
-    """The repository of an image, without tag and digest, with the names that Docker leaves out."""
-    bare = image.partition("@")[0]
-    head, slash, last = bare.rpartition("/")
-    bare = f"{head}{slash}{last.partition(':')[0]}"
-    host = bare.partition("/")[0]
-    has_host = "/" in bare and ("." in host or ":" in host or host == "localhost")
-    full = bare if has_host else f"docker.io/{bare}"
-    return full.replace("docker.io/", "docker.io/library/", 1) if full.count("/") == 1 else full
 
 
 def weakness(value: str) -> str:

@@ -11,11 +11,12 @@ from sqlalchemy import select
 from ci.environ import Context
 from ci.errors import ConfigError, Invalid, NotFound
 from ci.event import Event, Kind
+from ci.images import repository
 from ci.pipeline.compile import Compiled, build_jobs
 from ci.server import secrets
 from ci.server.auth import Actor
 from ci.server.models import Repo
-from ci.server.secrets import Filters, repository, weakness
+from ci.server.secrets import Filters, weakness
 from ci.server.store import audit, repos
 from ci.server.store import secrets as rows
 from ci.server.store.tables import SECRET
@@ -258,7 +259,7 @@ async def test_a_secret_for_images_is_only_for_plugins_that_nothing_else_steers(
     assert await why(f"image: 'docker.io/library/busybox:2', settings: {{k: {secret}}}") == ""
     for step in (
         f"image: busybox, environment: {{K: {secret}}}, commands: [make]",
-        f"image: busybox, environment: {{LD_PRELOAD: /workspace/x.so}}, settings: {{k: {secret}}}",
+        f"image: busybox, environment: {{FOR_ALL: to-see}}, settings: {{k: {secret}}}",
     ):
         assert "steps with settings, no commands and no environment" in await why(step)
     assert "this is docker.io/library/alpine" in await why(f"image: alpine, settings: {{k: {secret}}}")
