@@ -381,7 +381,7 @@ class Connection:
             if len(parts) >= 3 and not line.startswith("#"):
                 found.append((f"{parts[1]} {parts[2]}", fingerprint_of(parts[2])))
         if not found:
-            raise Wrong(self.explain(done.stderr))
+            raise Wrong(self.explain(done.stderr or "shows no key"))
         return found
 
 
@@ -410,6 +410,12 @@ _EXPLAINED = (
         "~/.ssh/authorized_keys of {user} on the server",
     ),
     ("Could not resolve hostname", "there is no host of this name: {where}"),
+    ("getaddrinfo", "there is no host of this name: {where}"),
+    (
+        "shows no key",
+        "{where} shows no key: is an SSH server running there, on that port, and may this runner's machine "
+        "reach it?",
+    ),
     ("Connection refused", "{where} refuses connections: is an SSH server running there, on that port?"),
     ("timed out", "{where} does not answer: is it on, and may this runner's machine reach it?"),
     ("No route to host", "{where} cannot be reached from this runner's machine"),
