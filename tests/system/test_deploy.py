@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench.whole import ROOT, Shipway, Work, pids_with, until
+from plugins.ssh import deploy
 from tests.system.sshd import PORT, Sshd
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -326,3 +327,25 @@ def test_the_link_is_never_missing_while_releases_replace_each_other(network: st
         assert plugin(sshd)[0] == 0
     sshd.run("touch /tmp/stop")
     assert sshd.run("cat /tmp/missed 2>/dev/null || :") == ""
+
+
+def test_a_server_with_the_tools_of_busybox_will_do(tmp_path: Path) -> None:
+    subprocess.run([str(ROOT / "scripts/images")], check=True)
+    (tmp_path / "hello").write_text("hi\n")
+    (tmp_path / "app").mkdir()
+    inside = ["docker", "run", "--rm", "-i", "-v", f"{tmp_path}/app:/srv/app", "shipway-test/busybox:1"]
+    for number in range(1, 5):
+        release = f"2026010{number}T000000Z-{number}-abc"
+        tar = subprocess.run(["tar", "-C", tmp_path, "-c", "hello"], check=True, capture_output=True).stdout
+        prepare = b"echo more >>hello\n"
+        for script, given in (
+            (deploy._RECEIVE, tar),
+            (deploy._SWITCH, prepare),
+            (deploy._AFTER, b"cat hello\n"),
+        ):
+            command = [*inside, "sh", "-c", script, "sh", "/srv/app", release, "2"]
+            done = subprocess.run(command, input=given, capture_output=True)
+            assert (done.returncode, done.stderr) == (0, b""), script
+        assert done.stdout == b"hi\nmore\n"
+    assert os.readlink(tmp_path / "app/current") == f"releases/{release}"
+    assert len(os.listdir(tmp_path / "app/releases")) == 2
