@@ -41,7 +41,7 @@ class Sshd:
         prefix, last = net.rsplit(".", 1)
         here, self.host = f"{prefix}.{int(last) + 1}", f"{prefix}.{int(last) + 2}"
         self.key = _new_key(folder / f"deploy-key-{number}")
-        command = ["docker", "run", "-d", "--rm", "--network", "none", image, "sleep", "600"]
+        command = ["docker", "run", "-d", "--rm", "--network", "none", image, "sleep", "3600"]
         self._container = _do(*command).strip()
         pid = _do("docker", "inspect", "-f", "{{.State.Pid}}", self._container).strip()
         _do("ip", "link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", pid)

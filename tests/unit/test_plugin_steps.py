@@ -141,7 +141,7 @@ def test_a_comma_in_a_list_is_warned_of_where_the_list_is_joined_by_them() -> No
 
 
 @pytest.mark.parametrize(
-    ("step", "is_closed"),
+    ("step", "expected"),
     [
         ({"kind": "plugin"}, True),
         ({"kind": "plugin", "settings": {"a": "b"}, "environment": {"CI_STEP_NAME": "x"}}, True),
@@ -151,6 +151,6 @@ def test_a_comma_in_a_list_is_warned_of_where_the_list_is_joined_by_them() -> No
         ({"kind": "service"}, False),
     ],
 )
-def test_only_a_step_that_adds_nothing_is_what_its_image_is(step: dict[str, Any], is_closed: bool) -> None:
+def test_only_a_step_that_adds_nothing_is_what_its_image_is(step: dict[str, Any], expected: bool) -> None:
     made = StepSpec.model_validate({"number": 1, "name": "x", "slug": "x", "image": "a", **step})
-    assert made.is_closed is is_closed
+    assert made.is_told_by_settings_alone is expected
