@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from bench.whole import until
 from tests.fake_github import cut_off, rate_limited
-from tests.system.github_hub import MAIN, Far, Hub, containers, hub
+from tests.system.github_hub import MAIN, EngineWatch, Far, Hub, containers, hub
 
 pytestmark = [pytest.mark.docker, pytest.mark.browser, pytest.mark.slow]
 
@@ -171,3 +171,132 @@ def test_builds_go_on_while_github_is_down_slow_limits_or_refuses_and_the_status
     for far in fars.values():
         far.until_told("success", far.repo.refs[MAIN], "shipway/push/ci", 30)
         until(lambda far=far: "its forge" not in far.page())
+
+
+# --- a minute without GitHub ----------------------------------------------------------------------------
+
+
+class Outage:
+    """GitHub takes the first status of each context, and then fails in turn in each way that there is."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.tries = 0
+        self._greeted: set[str] = set()
+
+    async def __call__(self, request: Request) -> Response | None:
+        if request.method != "POST" or self.is_over:
+            return None
+        context = (await request.json())["context"]
+        if context not in self._greeted:
+            self._greeted.add(context)
+            return None
+        self.tries += 1
+        return await (down, cut)[self.tries % 2](request)
+
+
+def test_statuses_are_told_in_order_after_github_failed_for_a_minute(
+    town: Hub, trouble: dict[int, Misbehave], clock: Path
+) -> None:
+    files = {".ci/good.yml": QUICK % "true", ".ci/bad.yml": QUICK % "false"}
+    far, outage = town.add("minute", files), Outage()
+    trouble[far.repo.key] = outage
+    sha = far.repo.refs[MAIN]
+    far.deliver("push", far.pushed())
+    assert far.ended(1)["status"] == "failure"
+    # Meanwhile it is run again: the new build speaks for the commit.
+    town.shipway.api("POST", f"/api/repos/{far.path}/builds/1/rerun")
+    assert far.ended(2)["status"] == "failure"
+    contexts = ("shipway/push/bad", "shipway/push/good")
+    until(lambda: {status["context"] for status in far.repo.statuses} == set(contexts))
+
+    def pass_seconds(seconds: int) -> None:
+        """The server's clock goes on, and the server looks again; returns once nothing is due any more."""
+        clock.write_text(str(int(clock.read_text()) + seconds))
+        town.shipway.api("POST", f"/api/repos/{far.path}/settings", timeout_minutes=str(60 + outage.tries))
+        due = "SELECT count(*) FROM outbox WHERE next_try_at <= ?"
+        until(lambda: town.one(due, time.time() + int(clock.read_text())) == 0)
+
+    for _ in range(21):
+        pass_seconds(3)
+    assert 8 <= outage.tries <= 40, "tried again and again, and ever more seldom"
+    assert far.told(sha) == ["pending", "pending"]
+    assert "its forge" in far.page()
+    outage.is_over = True
+    for _ in range(25):
+        pass_seconds(3)
+    assert far.until_told("failure", sha, contexts[0]) == ["pending", "failure"]
+    assert far.until_told("success", sha, contexts[1]) == ["pending", "success"]
+    numbers = [int(status["target_url"].rpartition("/")[2]) for status in far.repo.statuses]
+    assert numbers == [1, 1, 2, 2], "what was overtaken is not told any more"
+    until(lambda: "its forge" not in far.page())
+
+
+# --- secrets that a build cannot have -------------------------------------------------------------------
+
+ASKS = """
+steps:
+  ship:
+    image: busybox
+    environment: { KEY: { from_secret: %s } }
+    commands: ['echo "[$KEY]"']
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ghost", "there is none of this name; `shipway secret set ghost --repo ada/ghost` sets it"),
+        ("tags_only", "it is for tag, this is push"),
+        ("other_step", "it is for the steps deploy"),
+        ("plugin_only", "it is for the images docker.io/plugins/s3, this is docker.io/library/busybox"),
+    ],
+)
+def test_a_secret_that_is_not_there_or_may_not_be_read_is_said_before_anything_runs(
+    town: Hub, tmp_path: Path, name: str, says: str
+) -> None:
+    far = town.add(name.replace("_", "-"), {".ci.yml": ASKS % name})
+    filters = {
+        "tags_only": {"events": ["tag"]},
+        "other_step": {"steps": ["deploy"]},
+        "plugin_only": {"images": ["plugins/s3"]},
+    }
+    if name in filters:
+        secret = f"/api/repos/{far.path}/secrets/{name}"
+        town.shipway.api("PUT", secret, value="a long canary 4714", **filters[name])
+    watch = EngineWatch(tmp_path / "events")
+    try:
+        far.deliver("push", far.pushed())
+        build = far.ended()
+        assert (build["status"], build["outcome"], build["jobs"]) == ("error", "secret", [])
+        page = far.page(1)
+        assert f".ci.yml:5:25: step 'ship' cannot read the secret '{name}': {says}" in page
+        far.until_told("error", far.repo.refs[MAIN], "shipway/push/ci")
+        assert "cannot read the secret" in far.repo.statuses[-1]["description"]
+        assert "4714" not in page + str(far.repo.statuses)
+        far.deliver("push", far.push({".ci.yml": QUICK % "true"}))  # the runner takes what may run
+        assert far.ended(2)["status"] == "success"
+        (allowed,) = town.job_ids(far, 2)
+        server = town.one("SELECT server_id FROM meta")
+        until(lambda: watch.jobs(server))
+        assert watch.jobs(server) == {allowed}
+    finally:
+        watch.close()
+
+
+def test_a_secret_that_is_withheld_from_a_stranger_is_said_while_the_build_waits(town: Hub) -> None:
+    far = town.add("withheld", {".ci.yml": QUICK % "true"})
+    town.shipway.api("PUT", f"/api/repos/{far.path}/secrets/deploy_key", value="a long canary 4715")
+    pull = far.fork({".ci.yml": ASKS % "deploy_key"})
+    far.deliver("pull_request", far.opened(pull))
+    build = far.waits()
+    (warning,) = build["problems"]
+    assert (warning["is_warning"], warning["line"]) == (True, 5)
+    says = (
+        "the secret 'deploy_key' is withheld from a stranger's pull request: step 'ship' sees an empty value"
+    )
+    page = far.page(1)
+    assert f".ci.yml:5:25: {says}" in page and "4715" not in page
+    assert far.approve(1).status_code == 303
+    assert far.ended()["status"] == "success"
+    assert far.log(1, "ship").splitlines()[-1] == "[]"
