@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,12 +97,17 @@ class Far:
         return self.verdict(self.send(self.sign(word, body))["delivery"])
 
     def verdict(self, number: int) -> str:
-        def look() -> str:
-            rows = self.hub.shipway.api("GET", f"/api/repos/{self.path}/inbox")["deliveries"]
-            row = next(row for row in rows if row["id"] == number)
-            return str(row["verdict"]) if row["state"] != "received" else ""
+        """The last word on a delivery."""
+        return until(lambda: self._word(number, is_last=True), 60)
 
-        return until(look, 60)
+    def first_word(self, number: int) -> str:
+        """What is said of a delivery, also while it is tried again."""
+        return until(lambda: self._word(number, is_last=False), 60)
+
+    def _word(self, number: int, *, is_last: bool) -> str:
+        rows = self.hub.shipway.api("GET", f"/api/repos/{self.path}/inbox")["deliveries"]
+        row = next(row for row in rows if row["id"] == number)
+        return "" if is_last and row["state"] == "received" else str(row["verdict"])
 
     # --- what happens at GitHub ---------------------------------------------------------------------
 
@@ -289,8 +295,7 @@ class EngineWatch:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._output = file.open("wb")
-        since = subprocess.run(["date", "+%s.%N"], capture_output=True, text=True, check=True).stdout.strip()
-        wanted = ["--since", since, "--filter", "type=container", "--filter", "event=create"]
+        wanted = ["--since", f"{time.time():.6f}", "--filter", "type=container", "--filter", "event=create"]
         shape = ["--filter", "label=shipway.server", "--format", "{{json .Actor.Attributes}}"]
         self._process = subprocess.Popen(["docker", "events", *wanted, *shape], stdout=self._output)
 

@@ -305,6 +305,20 @@ def raw(far: Far, number: int, step: str) -> bytes:
         return b""
 
 
+def test_a_stranger_of_a_public_repo_clones_with_no_credential_at_all(town: Hub) -> None:
+    far = town.add("public", files("first"), private=False)
+    far.deliver("push", far.pushed())
+    assert far.ended()["status"] == "success"
+    before = len(town.github.fetched)
+    assert any(login for path, login in town.github.fetched if path.startswith(f"/{far.path}.git/"))
+    far.deliver("pull_request", far.opened(far.fork(files("hello"))))
+    far.waits(2)
+    far.approve(2)
+    assert far.ended(2)["status"] == "success"
+    logins = [login for path, login in town.github.fetched[before:] if path.startswith(f"/{far.path}.git/")]
+    assert logins and not any(logins)
+
+
 # --- an approval that does not hold ---------------------------------------------------------------------
 
 EVIL = SAY.replace("echo", "echo evil; echo")

@@ -4,6 +4,7 @@ wrong, and the statuses catch up in order. And secrets that a build cannot have,
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import threading
 import time
@@ -88,14 +89,22 @@ async def cut(_: Request) -> Response:
     return cut_off()
 
 
-async def limited(_: Request) -> Response:
-    """The hour's share is used up."""
-    return rate_limited(reset_at=time.time() + 5)
+class Limit:
+    """The hour's share is used up (403), or it was too much at once (429): not again within 5 s."""
 
+    def __init__(self, status: int) -> None:
+        self._status = status
+        self.asked_at: list[float] = []
 
-async def too_many(_: Request) -> Response:
-    """A secondary limit."""
-    return rate_limited(seconds=5, status=429)
+    async def __call__(self, _: Request) -> Response:
+        self.asked_at.append(time.monotonic())
+        if self._status == 429:
+            return rate_limited(seconds=5, status=429)
+        return rate_limited(reset_at=time.time() + 6)  # whole seconds
+
+    @property
+    def least_pause(self) -> float:
+        return min((b - a for a, b in itertools.pairwise(self.asked_at)), default=5.0)
 
 
 async def revoked(_: Request) -> Response:
@@ -128,12 +137,12 @@ def test_builds_go_on_while_github_is_down_slow_limits_or_refuses_and_the_status
     town: Hub, trouble: dict[int, Misbehave]
 ) -> None:
     """Six repos, each with another trouble and a token of its own, at the same time."""
-    slow = Slow()
+    slow, limits = Slow(), (Limit(403), Limit(429))
     wrongs: dict[str, Misbehave] = {
         "down": down,
         "cut": cut,
-        "limited": limited,
-        "too_many": too_many,
+        "limited": limits[0],
+        "too_many": limits[1],
         "slow": slow,
         "revoked": revoked,
     }
@@ -163,6 +172,8 @@ def test_builds_go_on_while_github_is_down_slow_limits_or_refuses_and_the_status
     finally:
         trouble.clear()
         slow.go.set()
+    for limit in limits:
+        assert limit.asked_at and limit.least_pause > 4.9, "GitHub said when to ask again"
     again = "ghp_the-next-one"
     town.github.tokens.add(again)
     far = fars["revoked"]
@@ -171,6 +182,34 @@ def test_builds_go_on_while_github_is_down_slow_limits_or_refuses_and_the_status
     for far in fars.values():
         far.until_told("success", far.repo.refs[MAIN], "shipway/push/ci", 30)
         until(lambda far=far: "its forge" not in far.page())
+
+
+def test_a_token_that_is_revoked_before_the_clone_is_said_by_the_build_and_another_one_mends_it(
+    town: Hub, trouble: dict[int, Misbehave]
+) -> None:
+    town.github.tokens.add("ghp_soon-revoked")
+    cloning = {".ci.yml": QUICK.replace("skip_clone: true\n", "") % "true"}
+    far = town.add("before-the-clone", cloning, token="ghp_soon-revoked")
+    with town.runner_paused():
+        far.deliver("push", far.pushed())
+        until(lambda: far.told() == ["pending"])
+        town.github.tokens.remove("ghp_soon-revoked")
+    build = far.ended()
+    assert build["status"] == "error", build
+    assert f"git may not read {town.github.url}/{far.path}.git: its server takes no such credential" in (
+        far.page(1)
+    )
+    until(lambda: SAID["revoked"] in far.page())
+    waiting = far.send(far.sign("push", far.push(cloning)))["delivery"]
+    assert far.first_word(waiting).startswith("not yet, it is tried again: ")
+    town.github.tokens.add("ghp_the-one-after")
+    town.send(f"/r/{far.path}/credential", kind="token", user="", value="ghp_the-one-after")
+    assert far.ended(2)["status"] == "success"  # the push that had waited
+    far.until_told("success", far.repo.refs[MAIN], "shipway/push/ci")
+    moves = [state for state, _ in itertools.groupby(far.told())]
+    assert moves == ["pending", "error", "pending", "success"]
+    for token in ("ghp_soon-revoked", "ghp_the-one-after"):
+        assert token not in far.page() + far.page(1) + far.log(1, "clone") + town.shipway.server.said()
 
 
 # --- a minute without GitHub ----------------------------------------------------------------------------
