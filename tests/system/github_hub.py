@@ -65,7 +65,7 @@ class Far:
         self.hub = hub
         self.repo = repo
         self.hook = hook
-        self._secret = secret
+        self.secret = secret
         self._seconds = 0  #: of the clock at GitHub
 
     @property
@@ -73,7 +73,7 @@ class Far:
         return f"{self.repo.owner}/{self.repo.name}"
 
     def sign(self, word: str, body: dict[str, Any], delivery: str = "") -> Delivery:
-        return signed(word, body, self._secret, delivery=delivery)
+        return signed(word, body, self.secret, delivery=delivery)
 
     def send(self, delivery: Delivery) -> dict[str, Any]:
         answer = httpx.post(self.hook, content=delivery.body, headers=delivery.headers, timeout=60)

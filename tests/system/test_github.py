@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import sqlite3
 import subprocess
 import threading
@@ -13,12 +14,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
 from bench.whole import until
-from tests.fake_github import TOKEN, Pull
+from tests.fake_github import TOKEN, Delivery, Pull, signed
 from tests.system.github_hub import CROWD, MAIN, EngineWatch, Far, Hub, containers, hub
 from tests.system.test_mask_every_channel import forms
 
@@ -111,6 +113,34 @@ def test_a_build_that_fails_is_told_as_a_failure_and_why(town: Hub) -> None:
     sha = far.repo.refs[MAIN]
     assert far.until_told("failure", sha, "shipway/push/ci")[0] == "pending"
     assert "say" in far.repo.statuses[-1]["description"]
+
+
+def test_what_github_did_not_sign_for_this_repo_makes_no_build_and_is_shown_at_the_hook(town: Hub) -> None:
+    far, other = town.add("forged", files("first")), town.add("another", files("first"))
+    body = far.pushed()
+    good = far.sign("push", body)
+    forged = {
+        "another repo's secret": other.sign("push", body),
+        "a flipped byte": Delivery(body=good.body[:-1] + b" }", headers=good.headers),
+        "an empty secret": signed("push", body, ""),
+        "no signature": Delivery(
+            body=good.body, headers={name: text for name, text in good.headers.items() if "hub" not in name}
+        ),
+        "SHA-1 alone": Delivery(
+            body=good.body,
+            headers={name: text for name, text in good.headers.items() if name != "x-hub-signature-256"},
+        ),
+    }
+    for how, delivery in forged.items():
+        answer = httpx.post(far.hook, content=delivery.body, headers=delivery.headers)
+        assert answer.status_code == 403, how
+        assert answer.json()["detail"] in html.unescape(town.browser.get(f"/r/{far.path}/hook").text)
+    assert httpx.post(other.hook, content=good.body, headers=good.headers).status_code == 403
+    assert town.shipway.api("GET", f"/api/repos/{far.path}/inbox")["deliveries"] == []
+    far.deliver("push", body)
+    assert far.ended()["status"] == "success"
+    assert [each["number"] for each in far.builds()] == [1] and other.builds() == []
+    assert not any(secret in town.shipway.server.said() for secret in (far.secret, other.secret))
 
 
 # --- a stranger gets nothing ----------------------------------------------------------------------------
