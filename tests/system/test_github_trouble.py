@@ -92,15 +92,17 @@ async def cut(_: Request) -> Response:
 class Limit:
     """The hour's share is used up (403), or it was too much at once (429): not again within 5 s."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, clock: Path) -> None:
         self._status = status
+        self._clock = clock
         self.asked_at: list[float] = []
 
     async def __call__(self, _: Request) -> Response:
         self.asked_at.append(time.monotonic())
         if self._status == 429:
             return rate_limited(seconds=5, status=429)
-        return rate_limited(reset_at=time.time() + 6)  # whole seconds
+        now = time.time() + int(self._clock.read_text())
+        return rate_limited(reset_at=now + 6)  # whole seconds
 
     @property
     def least_pause(self) -> float:
@@ -134,10 +136,10 @@ SAID = {
 
 @pytest.mark.timeout(180)
 def test_builds_go_on_while_github_is_down_slow_limits_or_refuses_and_the_statuses_catch_up(
-    town: Hub, trouble: dict[int, Misbehave]
+    town: Hub, trouble: dict[int, Misbehave], clock: Path
 ) -> None:
     """Six repos, each with another trouble and a token of its own, at the same time."""
-    slow, limits = Slow(), (Limit(403), Limit(429))
+    slow, limits = Slow(), (Limit(403, clock), Limit(429, clock))
     wrongs: dict[str, Misbehave] = {
         "down": down,
         "cut": cut,
