@@ -476,6 +476,11 @@ class Inbox:
         pauses[key] = _Pause(until=self._clock.monotonic() + seconds, tries=tries)
         asyncio.get_running_loop().call_later(seconds, self._bus.publish, "deliveries")
 
+    def ask_anew(self, repo_id: int) -> None:
+        """The repo has another credential: its forge is asked again at once, however often it refused."""
+        self._pauses.pop(repo_id, None)
+        self._bus.publish("deliveries")
+
     async def _results(self, run: _Run) -> list[Result]:
         news = run.news
         if isinstance(news, Nothing):

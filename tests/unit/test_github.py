@@ -443,6 +443,16 @@ async def test_a_revoked_token_is_said_and_another_one_mends_it(here: Town) -> N
     assert len(await here.builds()) == 1
 
 
+async def test_another_token_is_tried_at_once(here: Town) -> None:
+    here.github.tokens.clear()
+    await here.deliver("push", here.push())
+    here.github.tokens.add(fake_github.TOKEN)
+    assert await here.server.inbox.process_waiting() == 0
+    here.server.inbox.ask_anew(here.repo_id)
+    assert await here.server.inbox.process_waiting() == 1
+    assert len(await here.builds()) == 1
+
+
 async def test_a_forge_that_stays_away_is_asked_ever_more_seldom_and_given_up_after_days(here: Town) -> None:
     here.github.misbehave = down
     await here.deliver("push", here.push())
