@@ -1,8 +1,8 @@
 """The settings of a plugin as the variables that its image reads: `PLUGIN_*`. Pure.
 
-The contract that plugin images of this line of servers share: names in capitals, `-` as `_`; a text, a
-number and a flag as they are, null as nothing; a list of plain values joined by commas; everything deeper as
-JSON. A node `{"from_secret": NAME}`, at any depth, stands for the secret's value.
+The contract that plugin images of this line of servers share: names in capitals, `-` and `.` as `_`; a text,
+a number and a flag as they are; null is not set at all; a list of plain values joined by commas; everything
+deeper as JSON. A node `{"from_secret": NAME}`, at any depth, stands for the secret's value.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 FROM_SECRET = "from_secret"
+PREFIX = "PLUGIN_"
 
 
 def secret_names(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -22,11 +23,16 @@ def secret_names(settings: Mapping[str, Any]) -> Iterator[str]:
 
 def plugin_variables(settings: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, str]:
     """`PLUGIN_*` for these settings. Every secret that they name is in `secrets`; else KeyError."""
-    return {_variable(name): _text(_resolved(value, secrets)) for name, value in settings.items()}
+    return {
+        variable(name): _text(_resolved(value, secrets))
+        for name, value in settings.items()
+        if value is not None
+    }
 
 
-def _variable(name: str) -> str:
-    return "PLUGIN_" + name.upper().replace("-", "_")
+def variable(name: str) -> str:
+    """The variable that holds the setting."""
+    return PREFIX + name.upper().replace("-", "_").replace(".", "_")
 
 
 def is_reference(value: object) -> bool:

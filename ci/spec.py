@@ -60,6 +60,12 @@ class StepSpec(_Data):
     skip_reason: str = ""  #: why it is left out of this build; it is shown and never run
     limits: Limits = Limits()
 
+    @property
+    def is_told_by_settings_alone(self) -> bool:
+        """A plugin by its settings alone: nothing in the file can change what its image does."""
+        own = [name for name in self.environment if not name.startswith("CI_")]
+        return self.kind is StepKind.PLUGIN and not self.commands and not self.secrets and not own
+
 
 class CloneSpec(_Data):
     """What the workspace is filled with. `ref` is fetched if the server does not serve bare commits."""

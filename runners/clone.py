@@ -56,6 +56,8 @@ _AWAY = (
     *("early EOF", "RPC failed", "unexpected disconnect", "Empty reply", "Recv failure", "hung up"),
     *("returned error: 502", "returned error: 503", "returned error: 504"),
 )
+#: ... and when one refuses the credential, or wants one.
+_WANTS_LOGIN = ("could not read Username", "could not read Password", "Authentication failed", "error: 403")
 PATIENCE_SECONDS = 120.0
 _LONGEST_PAUSE_SECONDS = 10.0
 _LOCK_LOOK_SECONDS = 0.05
@@ -217,6 +219,11 @@ class Clone:
         self._git(self._cache, "prune", "--expire=now")
 
     def _explained(self, said: str) -> str:
+        if any(words in said for words in _WANTS_LOGIN):
+            how = (
+                "takes no such credential" if self._header else "wants a credential: see the repo's settings"
+            )
+            return f"git may not read {self._spec.url}: its server {how}"
         lines = [line.removeprefix("fatal: ").removeprefix("error: ") for line in said.splitlines() if line]
         return f"git cannot fetch {self._spec.sha[:12]} from {self._spec.url}: {'; '.join(lines[-3:])}"
 

@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from ci.environ import run_variables
+from ci.environ import plugin_view, run_variables
 from ci.errors import ShipwayError
 from ci.protocol import Change, JobEnded, StepAsks, StepChanged
 from ci.settings import plugin_variables
@@ -218,7 +218,10 @@ class Execution:
         def on_started() -> None:
             loop.call_soon_threadsafe(self._started, step)
 
-        environment = {**self._spec.environment, **self._run_variables(), **self._own_variables(step)}
+        of_the_job = {**self._spec.environment, **self._run_variables()}
+        if step.kind is StepKind.PLUGIN:
+            of_the_job = plugin_view({**of_the_job, **step.environment})
+        environment = {**of_the_job, **self._own_variables(step)}
         launch = Launch(
             step=step, environment=environment, mark_token=token, output=log, on_started=on_started
         )

@@ -28,18 +28,28 @@ from ci.server.approvals import Approvals, is_needed
 from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
+from ci.server.credentials import Credentials
+from ci.server.forges.address import Addresses
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
+from ci.server.forges.github import GitHub
+from ci.server.forges.github_api import GitHubApi, RateLimits
+from ci.server.inbox import Inbox as InboxService
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import LogKey, Logs
 from ci.server.models import Attempt, Inbox, PullRequest, Repo, Runner
-from ci.server.secrets import Secrets
+from ci.server.repos import Places, Repos
+from ci.server.schedules import Schedules
+from ci.server.secrets import Filters, Secrets
+from ci.server.starts import Starts
 from ci.server.store import builds, repos, tokens, users
+from ci.server.store import secrets as secret_rows
 from ci.server.store.builds import NewBuild
 from ci.server.store.database import Store
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, REPO, RUNNER, STEP, add
 from ci.server.store.tokens import NewToken
+from ci.server.trigger import Trigger
 from ci.server.variables import Variables
 from ci.server.vault import Vault
 from ci.spec import JobSpec, StepKind, StepSpec
@@ -70,7 +80,7 @@ class Done:
     is_open: bool = False  #: its log may still grow
 
 
-async def send(client: httpx.AsyncClient, path: str, **fields: str) -> httpx.Response:
+async def send(client: httpx.AsyncClient, path: str, /, **fields: str) -> httpx.Response:
     """A form of ours, sent as a browser sends it: with its token and the Origin."""
     page = (
         await client.get("/sign-in")
@@ -88,6 +98,10 @@ async def sign_in(client: httpx.AsyncClient, name: str = "ada") -> None:
     assert answer.status_code == 303, answer.text
 
 
+async def _nowhere(host: str, port: int) -> list[str]:
+    raise OSError("no name is looked up in a test")
+
+
 class Scene:
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
@@ -96,7 +110,29 @@ class Scene:
         self.logs = Logs(folder / "logs", clock=self.clock)
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock)
         plain = PlainGit(folder / "cache", protocols=("file",))
-        self.forges = Forges(builtin=Builtin(folder / "git", "http://127.0.0.1:8000"), plain=plain)
+        vault = Vault(bytes(32))
+        self.credentials = Credentials(self.store, vault, self.clock)
+        self.client_of_forges = httpx.AsyncClient()
+        limits, url = RateLimits(self.clock), "http://127.0.0.1:8000"
+        github = GitHub(client=self.client_of_forges, limits=limits, token_of=lambda repo: "")
+        self.forges = Forges(builtin=Builtin(folder / "git", url), plain=plain, others=(github,))
+        self.trigger = Trigger(
+            self.store, self.bus, self.clock, self.forges, Secrets(self.store, vault, self.clock), url=url
+        )
+        self.inbox = InboxService(
+            self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=vault
+        )
+        self.starts = Starts(self.store, self.trigger, self.forges)
+        self.schedules = Schedules(self.store, self.bus, self.clock)
+        places = Places(
+            addresses=Addresses(resolve=_nowhere),
+            builtin=self.forges.builtin,
+            folders=(folder / "git", folder / "cache"),
+            ask_github=lambda at, token: GitHubApi(
+                api_url=at, token=token, client=self.client_of_forges, limits=limits
+            ),
+        )
+        self.repos = Repos(self.store, self.bus, self.clock, vault, logs=self.logs, places=places)
         self.reruns: list[tuple[int, str]] = []
         self.runner_id = 0
 
@@ -105,6 +141,7 @@ class Scene:
         await self.logs.start()
 
     async def close(self) -> None:
+        await self.client_of_forges.aclose()
         await self.logs.close()
         await self.store.close()
 
@@ -124,6 +161,12 @@ class Scene:
             approvals=Approvals(self.store, self.bus, self.clock, self.forges),
             rerun=rerun,
             secrets=Secrets(self.store, Vault(bytes(32)), self.clock),
+            credentials=self.credentials,
+            forges=self.forges,
+            inbox=self.inbox,
+            repos=self.repos,
+            starts=self.starts,
+            schedules=self.schedules,
             variables=Variables(self.store, self.clock),
             url=url,
         )
@@ -576,6 +619,38 @@ async def blocked(scene: Scene, repo_id: int) -> int:
     return await scene.store.write(make)
 
 
+async def with_secrets(scene: Scene, repo_id: int) -> None:
+    """Secrets and variables of the repo, its owner and the server: weak, narrowed, long, used."""
+    parts, ada = scene.parts(), Actor(user_id=1, name="ada")
+    narrow = Filters(
+        events=("push", "tag", "release"),
+        images=("ghcr.io/example/a-very-long-name-of-an-image/for-deployment",),
+        steps=("deploy to production",),
+    )
+    mine, owner, server = secret_rows.place_of_repo(repo_id), secret_rows.place_of_owner("ada"), "server"
+    for place, name, value, filters in (
+        (mine, "deploy_key", "a-long-random-value", narrow),
+        (mine, "branch", "main", Filters()),
+        (mine, "n" * 100, "another-random-value", Filters()),
+        (owner, "deploy_key", "a-long-random-value", Filters()),
+        (server, "registry_password", "a-long-random-value", Filters(events=("push",))),
+    ):
+        await parts.secrets.put(place, name, value, filters, ada)
+    for place, name, value in (
+        (mine, "REGION", "north"),
+        (mine, "LONG", "https://mirror.example.org/" + "path/" * 60),
+        (owner, "REGION", "south"),
+        (server, "MIRROR", "https://mirror.example.org"),
+    ):
+        await parts.variables.put(place, name, value, ada)
+
+    def use(c: Connection) -> None:
+        (key,) = [row for row in secret_rows.at(c, mine) if row.name == "deploy_key"]
+        secret_rows.used(c, [key.id or 0], "ada/api/8", scene.clock.now() - 300)
+
+    await scene.store.write(use)
+
+
 async def _lost_and_retried(scene: Scene, repo_id: int, clone: Done) -> int:
     build_id = await scene.build(
         repo_id,
@@ -629,4 +704,15 @@ async def _matrix(scene: Scene, repo_id: int, clone: Done) -> int:
     )
 
 
-__all__ = ["PASSWORD", "RUNNER", "Done", "Scene", "blocked", "fill", "pytest_log", "send", "sign_in"]
+__all__ = [
+    "PASSWORD",
+    "RUNNER",
+    "Done",
+    "Scene",
+    "blocked",
+    "fill",
+    "pytest_log",
+    "send",
+    "sign_in",
+    "with_secrets",
+]

@@ -13,6 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from ci import protocol
+from ci.server.store import repo_settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -107,3 +108,8 @@ def test_every_test_of_the_security_page_is_there_and_no_row_is_missing() -> Non
         if not re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
     ]
     assert missing == []
+
+
+def test_every_setting_of_a_repo_is_documented() -> None:
+    text = (ROOT / "docs/reference/repo-settings.md").read_text()
+    assert [name for name in repo_settings.NAMES if f"\n| `{name}` |" not in text] == []

@@ -12,17 +12,20 @@ PACKAGES = ("ci", "web", "runners", "plugins")
 
 #: Inside ci/server only to the right: a module may import those of later rings, never of earlier ones.
 SERVER_RINGS = (
-    ("commands", "user_commands"),
+    ("commands", "user_commands", "vault_commands"),
     ("wiring",),
+    ("repos",),
+    ("retention",),
     ("inbox",),
+    ("starts", "deliveries"),
     ("trigger", "lifecycle"),
     ("approvals",),
-    ("queue", "runners", "outbox", "logs", "people", "account"),
+    ("queue", "runners", "outbox", "logs", "people", "account", "rotation", "schedules"),
     ("forges",),
     ("credentials", "secrets", "variables"),
     ("store",),
     ("models", "vault", "auth", "bus"),
-    ("config", "clock"),
+    ("config", "clock", "cron", "redact"),
 )
 #: Third-party modules that only one door may import.
 DOORS = {

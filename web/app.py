@@ -27,19 +27,25 @@ from web.attempts import Attempts
 from web.audit_pages import AuditPages
 from web.build_page import BuildPage
 from web.guard import Call
+from web.inbox_pages import InboxPages
 from web.live import LiveLog, LiveTopics
 from web.log_page import Sockets
 from web.login import Login
 from web.member_pages import MemberPages
 from web.metrics import Metrics
+from web.once import Once
 from web.openapi import Description
 from web.pages import Pages
 from web.parts import Parts
 from web.people_pages import PeoplePages
 from web.queue_page import QueuePage
 from web.render import Renderer
+from web.repo_api import RepoApi
+from web.repo_pages import RepoPages
 from web.routes import Doors, Entry, table
+from web.run_pages import RunPages
 from web.runners_api import RunnersApi
+from web.schedule_pages import SchedulePages
 from web.secret_pages import SecretPages
 
 _SECURITY = (
@@ -70,6 +76,11 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
     people = People(parts.store, parts.bus, parts.clock)
     doors = Doors(
         pages=Pages(renderer, runners),
+        repos=RepoPages(renderer, parts.repos, Once(parts.clock)),
+        repo_api=RepoApi(parts.repos),
+        inbox=InboxPages(renderer, parts.inbox, parts.repos),
+        run=RunPages(renderer, parts.starts),
+        schedules=SchedulePages(renderer, parts.schedules),
         build=BuildPage(renderer),
         login=Login(renderer, account, attempts),
         account=AccountPages(renderer, account, attempts),

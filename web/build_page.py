@@ -95,6 +95,7 @@ class Selected:
     words: str = ""  #: how the step ended, where it did not pass
     window: Window | None = None  #: for readers without JavaScript
     line_count: int = 0
+    removed: str = ""  #: why there is no log any more
 
 
 class BuildPage:
@@ -243,10 +244,23 @@ def find_step(view: BuildView, job_slug: str, step_slug: str, attempt: int | Non
 
 
 async def find_log(call: Call) -> LogKey:
-    """The log that a step's address names."""
+    """The log that a step's address names. Raises NotFound for one that was removed when it was old."""
     view, _ = await _view(call)
     _, step = find_step(view, call.path("job"), call.path("step"), _attempt(call))
+    if gone := await asyncio.to_thread(_removed, call, step):
+        raise NotFound(gone)
     return LogKey(step.job_id, step.attempt, step.number)
+
+
+def _removed(call: Call, step: Step) -> str:
+    """Why the log of a step that has printed something is not here; empty: it is. Blocks."""
+    logs, key = call.parts.logs, LogKey(step.job_id, step.attempt, step.number)
+    if not step.log_size or logs.size(key) or logs.has_files(key):
+        return ""
+    days = call.repo.keep_logs_days
+    if not days:
+        return "this log is not here any more"
+    return f"this log was removed after {days} {'day' if days == 1 else 'days'}, as the repo's settings say"
 
 
 def step_link(view: BuildView, job: Job, step: Step) -> str:
@@ -459,6 +473,7 @@ def _selected(call: Call, view: BuildView, job: Job, step: Step) -> Selected:
         words=answer.sentence(step),
         window=window,
         line_count=line_count,
+        removed=_removed(call, step),
     )
 
 

@@ -36,6 +36,8 @@ THEME_COOKIE = "shipway_theme"
 #: A secret of 64 KiB is up to three times as long in a form.
 MAX_FORM_BYTES = 256 * 1024
 _FOR_MONITORS = frozenset({"/healthz", "/metrics"})
+#: Fields that may be an object in JSON: a list of NAME=value then.
+_MAPS = frozenset({"variables"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -258,11 +260,13 @@ def _json_fields(body: bytes) -> list[tuple[str, str | UploadFile]]:
         raise Invalid(f"the body is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise Invalid("the body must be one JSON object")
-    pairs = [(key, each) for key, value in found.items() for each in _each(value)]
+    pairs = [(key, each) for key, value in found.items() for each in _each(key, value)]
     return [(key, _json_text(key, value)) for key, value in pairs]
 
 
-def _each(value: object) -> list[object]:
+def _each(key: str, value: object) -> list[object]:
+    if key in _MAPS and isinstance(value, dict):
+        return [f"{name}={_json_text(name, each)}" for name, each in value.items()]
     return value if isinstance(value, list) else [value]
 
 

@@ -125,7 +125,7 @@ class Sockets:
         return call
 
 
-_OPEN_TOPICS = frozenset({"builds", "runners", "queue"})
+_OPEN_TOPICS = frozenset({"builds", "runners", "queue", "inbox"})
 _TOPIC = re.compile(r"(build|job):([0-9]{1,18})")
 
 

@@ -10,7 +10,6 @@ from web.hooks import Hooks
 from web.identity import Identity
 from web.log_socket import LogSocket
 from web.push import Pushes
-from web.repo_api import RepoApi
 from web.routes import Entry, machine, mount, socket
 from web.runner_logs import RunnerLogs
 from web.runner_socket import RunnerDoor
@@ -21,7 +20,7 @@ def machines(server: Server, own_url: str) -> tuple[Entry, ...]:
     """`own_url` is where this machine's own programs reach us."""
     waiting = Waiting(server.store, server.bus, server.logs, server.settings.url)
     pushes = Pushes(server.inbox, waiting, own_url)
-    access = GitAccess(server.store, server.inbox, server.queue, pushes, Identity(server.store, server.clock))
+    access = GitAccess(server, pushes, Identity(server.store, server.clock))
     git = GitHTTP(access, install_hooks(server.settings.data_dir / "hooks"))
     hooks = Hooks(server.inbox, server.settings.hook_max_bytes)
     door = RunnerDoor(
@@ -33,7 +32,6 @@ def machines(server: Server, own_url: str) -> tuple[Entry, ...]:
     )
     log_socket = LogSocket(server.logs, holds=server.queue.holds, log_closed=server.lifecycle.log_closed)
     return (
-        *RepoApi(server.inbox).entries(),
         mount("/git", git, Policy.GIT),
         machine(("POST",), "/hooks/{hook}", hooks.receive, Policy.HOOK),
         machine(("POST",), "/internal/push/{phase}", pushes.hook, Policy.PUSH),

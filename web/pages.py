@@ -1,4 +1,4 @@
-"""Builds, repos, runners, inbox: the pages that are lists."""
+"""All builds, and the runners: the pages that are lists."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
-from ci.errors import Invalid
 from ci.server import auth, queue
 from ci.server.auth import Action
-from ci.server.forges.base import parse_push
 from ci.server.logs import LogKey
-from ci.server.models import Build, Inbox, Job, Repo, Step
+from ci.server.models import Build, Job, Repo, Step
 from ci.server.runners import Runners
 from ci.server.store import jobs, views
 from ci.server.store.database import Connection
@@ -63,7 +61,7 @@ def why(connection: Connection, build: Build) -> str:
     return build.reason
 
 
-def _listed(connection: Connection, rows: Sequence[BuildRow]) -> list[Listed]:
+def listed(connection: Connection, rows: Sequence[BuildRow]) -> list[Listed]:
     explained = (Status.SUCCESS.value, Status.RUNNING.value)
     return [
         Listed(row=row, why="" if row.build.status in explained else _why_row(connection, row))
@@ -100,7 +98,7 @@ class Pages:
     async def home(self, call: Call) -> Response:
         query = call.request.query_params.get("q", "").strip()[:400]
         wanted = parse_filter(query)
-        before = _number(call.request.query_params.get("before", ""))
+        before = number(call.request.query_params.get("before", ""))
         look_at_all = wanted.is_empty and before is None
 
         def look(c: Connection) -> dict[str, Any]:
@@ -108,8 +106,8 @@ class Pages:
             return {
                 "counts_now": views.counts(c),
                 "running": views.running(c, call.actor) if look_at_all else [],
-                "asking": _listed(c, views.asking(c, call.actor)) if look_at_all else [],
-                "builds": _listed(c, rows),
+                "asking": listed(c, views.asking(c, call.actor)) if look_at_all else [],
+                "builds": listed(c, rows),
                 "repos": views.repos(c, call.actor, 12) if look_at_all else [],
             }
 
@@ -120,41 +118,7 @@ class Pages:
         if not call.actor.is_known and not found["repos"] and look_at_all:
             return RedirectResponse("/sign-in", 303)
         found["running"] = await asyncio.to_thread(_with_lines, call.parts, found["running"])
-        return await self._renderer.page(call, "home.html", query=query, **_paged(found))
-
-    async def repos(self, call: Call) -> Response:
-        found = await call.parts.store.read(lambda c: views.repos(c, call.actor))
-        return await self._renderer.page(call, "repos.html", repos=found)
-
-    async def repo(self, call: Call) -> Response:
-        before = _number(call.request.query_params.get("before", ""))
-        branch = call.request.query_params.get("branch", "")[:200]
-
-        def look(c: Connection) -> dict[str, Any]:
-            rows = views.builds(
-                c,
-                call.actor,
-                wanted=Filter(branch=branch),
-                repo_id=call.repo.id,
-                before_id=before,
-                limit=PAGE_SIZE + 1,
-            )
-            return {"repo": views.repo_row(c, call.repo), "builds": _listed(c, rows)}
-
-        found = await call.parts.store.read(look)
-        return await self._renderer.page(call, "repo.html", branch=branch, **_paged(found))
-
-    async def inbox(self, call: Call) -> Response:
-        def look(c: Connection) -> dict[str, Any]:
-            deliveries, hooks = views.inbox(c, call.repo.id or 0)
-            builds = views.builds_of_inbox(c, [row.id or 0 for row in deliveries])
-            return {
-                "deliveries": [(row, summary(row), builds.get(row.id or 0, [])) for row in deliveries],
-                "hooks": hooks,
-            }
-
-        found = await call.parts.store.read(look)
-        return await self._renderer.page(call, "inbox.html", repo=call.repo, **found)
+        return await self._renderer.page(call, "home.html", query=query, **paged(found))
 
     # --- runners ------------------------------------------------------------------------------------
 
@@ -199,7 +163,7 @@ def _reasons(c: Connection, waiting: Sequence[tuple[Job, Build, Repo]]) -> list[
     return sorted(found.items(), key=lambda pair: -pair[1])
 
 
-def _paged(found: dict[str, Any]) -> dict[str, Any]:
+def paged(found: dict[str, Any]) -> dict[str, Any]:
     """One more was asked for than is shown: it says that there are older ones."""
     rows: list[Listed] = found["builds"]
     has_more = len(rows) > PAGE_SIZE
@@ -207,15 +171,5 @@ def _paged(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "builds": shown, "older": shown[-1].row.build.id if has_more else None}
 
 
-def _number(text: str) -> int | None:
+def number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else None
-
-
-def summary(row: Inbox) -> str:
-    """What a delivery was about, in a few words; it may be anything."""
-    try:
-        push = parse_push(row.body)
-    except Invalid:
-        return ""
-    more = f" and {len(push.refs) - 4} more" if len(push.refs) > 4 else ""
-    return ", ".join(f"{update.noun}"[:80] for update in push.refs[:4]) + more

@@ -10,9 +10,15 @@ from ci.server.approvals import Approvals
 from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
+from ci.server.credentials import Credentials
+from ci.server.forges.directory import Forges
+from ci.server.inbox import Inbox
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
+from ci.server.repos import Repos
+from ci.server.schedules import Schedules
 from ci.server.secrets import Secrets
+from ci.server.starts import Starts
 from ci.server.store.database import Store
 from ci.server.variables import Variables
 
@@ -36,6 +42,12 @@ class Parts:
     rerun: Rerun
     secrets: Secrets
     variables: Variables
+    credentials: Credentials
+    forges: Forges
+    inbox: Inbox
+    repos: Repos
+    starts: Starts
+    schedules: Schedules
     url: str  #: how browsers, git and runners reach us, without a slash at the end
     session_seconds: float = 30 * 86400.0
 

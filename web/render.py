@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,20 @@ def ago(seconds: float) -> str:
     return f"{int(seconds // 86400)} d ago"
 
 
+def until(seconds: float) -> str:
+    """In how long, in one unit."""
+    for limit, size, unit in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h")):
+        if seconds < limit:
+            return "now" if seconds < 5 else f"in {int(seconds // size)} {unit}"
+    return f"in {int(seconds // 86400)} d"
+
+
+def built(text: str) -> list[tuple[str, int | None]]:
+    """A verdict in parts: each `built #12` with its number, what stands between without."""
+    parts = re.split(r"(built #[0-9]{1,18})", text)
+    return [(part, int(part[7:]) if at % 2 else None) for at, part in enumerate(parts) if part]
+
+
 def stamp(at: float) -> str:
     """For `<time datetime>`: UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
@@ -123,6 +138,8 @@ class Renderer:
         self._environment.filters.update(
             duration=duration,
             ago=ago,
+            until=until,
+            built=built,
             stamp=stamp,
             size=size,
             thousands=thousands,

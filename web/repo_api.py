@@ -1,4 +1,4 @@
-"""The JSON API of what a repo is: adding one that lives elsewhere, its settings, its deliveries."""
+"""The JSON API of what a repo is: adding one, its settings, credential and hooks, and its end."""
 
 from __future__ import annotations
 
@@ -6,49 +6,42 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from ci.errors import Conflict, Invalid
-from ci.server import auth, inbox
-from ci.server.auth import Action, NewPlace
-from ci.server.models import Inbox
-from ci.server.store import audit, repo_settings, repos, views
-from ci.server.store.database import Connection
-from web.guard import Call, Policy
+from ci.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from ci.server.models import Hook
+from ci.server.repos import Added, Repos
+from ci.server.store import deliveries, repo_settings, repos
+from web import repo_pages
+from web.guard import Call
 from web.openapi import Operation, describe
-from web.routes import Entry, get, post
-from web.schemas import DeliveryList, NewRepo, NewRepoAnswer, RepoSettings, RepoSettingsBody
-
-MAX_DELIVERIES = 100
+from web.schemas import (
+    CredentialBody,
+    DeleteBody,
+    HookAnswer,
+    HookList,
+    NewRepo,
+    NewRepoAnswer,
+    RepoSettings,
+    RepoSettingsBody,
+)
 
 
 class RepoApi:
-    def __init__(self, inbox: inbox.Inbox) -> None:
-        self._inbox = inbox
-
-    def entries(self) -> tuple[Entry, ...]:
-        return (
-            post("/api/repos", self.add, Policy.SIGNED_IN),
-            get("/api/repos/{owner}/{name}/settings", self.settings, Policy.ADMINISTER),
-            post("/api/repos/{owner}/{name}/settings", self.change_settings, Policy.ADMINISTER),
-            post("/api/repos/{owner}/{name}/enable", self.enable, Policy.ADMINISTER),
-            post("/api/repos/{owner}/{name}/disable", self.disable, Policy.ADMINISTER),
-            get("/api/repos/{owner}/{name}/inbox", self.deliveries, Policy.RUN),
-        )
+    def __init__(self, repos: Repos) -> None:
+        self._repos = repos
 
     @describe(
         Operation(
-            summary="Add a repo that lives elsewhere; answers with its hook and the hook's secret, once",
+            summary="Add a repo; answers with its hook and the hook's secret, once",
             answer=NewRepoAnswer,
             status=201,
             body=NewRepo,
-            errors=(Conflict,),
+            errors=(Conflict, Forbidden, Unavailable),
         )
     )
     async def add(self, call: Call) -> Response:
-        owner, _, name = _field(call, "path").partition("/")
-        auth.require(call.actor, Action.CREATE, NewPlace(owner=owner))
-        repo, hook_id, secret = await self._inbox.add_plain_repo(owner, name, _field(call, "clone_url"))
-        hook = f"{call.parts.url}/hooks/{hook_id}"
-        return JSONResponse({"repo": f"{repo.owner}/{repo.name}", "hook": hook, "secret": secret}, 201)
+        usual = repos.PLAIN_GIT if call.field("clone_url") else repos.BUILTIN
+        added = await repo_pages.add(self._repos, call, call.field("forge") or usual)
+        return JSONResponse(_added(call, added), 201)
 
     @describe(Operation(summary="What an administrator has set for the repo", answer=RepoSettings))
     async def settings(self, call: Call) -> Response:
@@ -74,41 +67,64 @@ class RepoApi:
         return await self._change(call, {"is_enabled": "false"})
 
     async def _change(self, call: Call, given: dict[str, str]) -> Response:
-        values, repo_id, now = repo_settings.parsed(given), call.repo.id or 0, call.parts.clock.now()
-        words = ", ".join(f"{name}={value}" for name, value in given.items())
+        return JSONResponse(repo_settings.of(await self._repos.change(call.repo, given, call.actor)))
 
-        def write(connection: Connection) -> dict[str, Any]:
-            repo_settings.change(connection, repo_id, values)
-            deed = audit.Deed(action="repo.settings", object=_path(call), repo_id=repo_id, details=words)
-            audit.note(connection, call.actor, deed, now)
-            repo = repos.by_id(connection, repo_id)
-            assert repo is not None
-            return repo_settings.of(repo)
-
-        found = await call.parts.store.write(write)
-        call.parts.bus.publish(f"repo:{repo_id}", "access")
-        return JSONResponse(found)
-
-    @describe(Operation(summary="The newest deliveries, and what became of each", answer=DeliveryList))
-    async def deliveries(self, call: Call) -> Response:
-        repo_id = call.repo.id or 0
-        rows, _ = await call.parts.store.read(
-            lambda connection: views.inbox(connection, repo_id, MAX_DELIVERIES)
+    @describe(
+        Operation(
+            summary="Set what opens the repo at its forge, or take it away; it is never shown again",
+            answer=None,
+            status=204,
+            body=CredentialBody,
+            errors=(Invalid,),
         )
-        return JSONResponse({"deliveries": [_delivery(row) for row in rows]})
+    )
+    async def set_credential(self, call: Call) -> Response:
+        await repo_pages.set_credential(call)
+        return Response(status_code=204)
+
+    @describe(Operation(summary="The hooks of the repo, without their secrets", answer=HookList))
+    async def hooks(self, call: Call) -> Response:
+        found = await call.parts.store.read(lambda c: deliveries.hooks(c, call.repo.id or 0))
+        return JSONResponse({"hooks": [_hook(call, hook) for hook in found]})
+
+    @describe(
+        Operation(
+            summary="A new secret for a hook, shown once; the one before it signs for 24 hours more",
+            answer=HookAnswer,
+            path={"hook": "its id, as the hook's address ends"},
+            errors=(NotFound,),
+        )
+    )
+    async def rotate(self, call: Call) -> Response:
+        rotated = await self._repos.rotate(call.repo, call.path("hook"), call.actor)
+        return JSONResponse({"hook": _address(call, rotated.hook_id), "secret": rotated.secret})
+
+    @describe(
+        Operation(
+            summary="Delete the repo with all that is its; builds that run are cancelled first",
+            answer=None,
+            status=204,
+            body=DeleteBody,
+            errors=(Invalid, Conflict),
+        )
+    )
+    async def delete(self, call: Call) -> Response:
+        await self._repos.delete(call.repo, call.field("path"), call.actor)
+        return Response(status_code=204)
 
 
-def _path(call: Call) -> str:
-    return f"{call.repo.owner}/{call.repo.name}"
+def _added(call: Call, added: Added) -> dict[str, Any]:
+    return {
+        "repo": f"{added.repo.owner}/{added.repo.name}",
+        "hook": _address(call, added.hook_id) if added.hook_id else "",
+        "secret": added.secret,
+    }
 
 
-def _delivery(row: Inbox) -> dict[str, Any]:
-    names = ("id", "delivery", "received_at", "state", "verdict")
-    return {name: getattr(row, name) for name in names}
+def _address(call: Call, hook_id: str) -> str:
+    return f"{call.parts.url}/hooks/{hook_id}"
 
 
-def _field(call: Call, name: str) -> str:
-    value = call.form.get(name)
-    if not isinstance(value, str) or not value:
-        raise Invalid(f"{name} is missing")
-    return value
+def _hook(call: Call, hook: Hook) -> dict[str, Any]:
+    names = ("forge", "old_secret_until", "last_refusal", "last_refused_at")
+    return {"id": hook.id, "hook": _address(call, hook.id), **{name: getattr(hook, name) for name in names}}

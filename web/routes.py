@@ -16,6 +16,7 @@ from web.assets import Assets
 from web.audit_pages import AuditPages
 from web.build_page import BuildPage
 from web.guard import Call, Policy
+from web.inbox_pages import InboxPages
 from web.live import LiveLog, LiveTopics
 from web.login import Login
 from web.member_pages import MemberPages
@@ -24,7 +25,11 @@ from web.openapi import Description
 from web.pages import Pages
 from web.people_pages import PeoplePages
 from web.queue_page import QueuePage
+from web.repo_api import RepoApi
+from web.repo_pages import RepoPages
+from web.run_pages import RunPages
 from web.runners_api import RunnersApi
+from web.schedule_pages import SchedulePages
 from web.secret_pages import SecretPages
 
 Endpoint = Callable[[Call], Awaitable[Response]]
@@ -87,6 +92,11 @@ class Doors:
     """What answers, made once in web/app.py."""
 
     pages: Pages
+    repos: RepoPages
+    repo_api: RepoApi
+    inbox: InboxPages
+    run: RunPages
+    schedules: SchedulePages
     build: BuildPage
     login: Login
     account: AccountPages
@@ -124,6 +134,47 @@ def _secret_entries(pages: SecretPages) -> Iterator[Entry]:
         yield delete(api_base + "/variables/{variable}", secret_api.remove_variable, policy)
 
 
+def _repo_entries(doors: Doors) -> Iterator[Entry]:
+    """A repo itself: added, run, scheduled, set, deleted; its hook and its inbox. For people and programs."""
+    repos, api, inbox, run, schedules = doors.repos, doors.repo_api, doors.inbox, doors.run, doors.schedules
+    yield get("/repos/add", repos.add_form, Policy.SIGNED_IN)
+    yield post("/repos/add", repos.add, Policy.SIGNED_IN)
+    yield post("/api/repos", api.add, Policy.SIGNED_IN)
+    yield get(_REPO + "/settings", repos.settings, Policy.ADMINISTER)
+    yield post(_REPO + "/settings", repos.change, Policy.ADMINISTER)
+    yield post(_REPO + "/credential", repos.set_credential, Policy.ADMINISTER)
+    yield post(_REPO + "/delete", repos.delete, Policy.ADMINISTER)
+    yield get(_REPO + "/hook", repos.hook, Policy.ADMINISTER)
+    yield post(_REPO + "/hooks/{hook}/rotate", repos.rotate, Policy.ADMINISTER)
+    yield get(_API_REPO + "/settings", api.settings, Policy.ADMINISTER)
+    yield post(_API_REPO + "/settings", api.change_settings, Policy.ADMINISTER)
+    yield post(_API_REPO + "/enable", api.enable, Policy.ADMINISTER)
+    yield post(_API_REPO + "/disable", api.disable, Policy.ADMINISTER)
+    yield post(_API_REPO + "/credential", api.set_credential, Policy.ADMINISTER)
+    yield post(_API_REPO + "/delete", api.delete, Policy.ADMINISTER)
+    yield get(_API_REPO + "/hooks", api.hooks, Policy.ADMINISTER)
+    yield post(_API_REPO + "/hooks/{hook}/rotate", api.rotate, Policy.ADMINISTER)
+    yield get(_REPO + "/inbox", inbox.list, Policy.RUN)
+    yield get(_REPO + "/inbox/{id:int}", inbox.one, Policy.RUN)
+    yield post(_REPO + "/inbox/{id:int}/replay", inbox.replay, Policy.RUN)
+    yield get(_API_REPO + "/inbox", inbox.api_list, Policy.RUN)
+    yield get(_API_REPO + "/inbox/{id:int}", inbox.api_one, Policy.RUN)
+    yield post(_API_REPO + "/inbox/{id:int}/replay", inbox.api_replay, Policy.RUN)
+    yield get(_REPO + "/run", run.form, Policy.RUN)
+    yield post(_REPO + "/run", run.run, Policy.RUN)
+    yield post(_API_REPO + "/builds", run.api_run, Policy.RUN)
+    yield get(_REPO + "/schedules", schedules.page, Policy.ADMINISTER)
+    yield post(_REPO + "/schedules", schedules.add, Policy.ADMINISTER)
+    yield post(_REPO + "/schedules/{id:int}", schedules.change, Policy.ADMINISTER)
+    yield post(_REPO + "/schedules/{id:int}/remove", schedules.remove, Policy.ADMINISTER)
+    yield post(_REPO + "/schedules/{id:int}/run", schedules.run, Policy.ADMINISTER)
+    yield get(_API_REPO + "/schedules", schedules.api_list, Policy.ADMINISTER)
+    yield post(_API_REPO + "/schedules", schedules.api_add, Policy.ADMINISTER)
+    yield post(_API_REPO + "/schedules/{id:int}", schedules.api_change, Policy.ADMINISTER)
+    yield post(_API_REPO + "/schedules/{id:int}/remove", schedules.api_remove, Policy.ADMINISTER)
+    yield post(_API_REPO + "/schedules/{id:int}/run", schedules.api_run, Policy.ADMINISTER)
+
+
 def table(doors: Doors) -> tuple[Entry, ...]:
     pages, build, login, account = doors.pages, doors.build, doors.login, doors.account
     people, members, audit = doors.people, doors.members, doors.audit
@@ -131,9 +182,8 @@ def table(doors: Doors) -> tuple[Entry, ...]:
     return (
         # pages
         get("/", pages.home, Policy.PUBLIC),
-        get("/repos", pages.repos, Policy.SIGNED_IN),
-        get(_REPO, pages.repo, Policy.READ),
-        get(_REPO + "/inbox", pages.inbox, Policy.RUN),
+        get("/repos", doors.repos.repos, Policy.SIGNED_IN),
+        get(_REPO, doors.repos.repo, Policy.READ),
         get(_BUILD, build.build, Policy.READ),
         get(_STEP, build.step, Policy.READ),
         get("/queue", doors.queue.queue, Policy.SEE_RUNNERS),
@@ -149,6 +199,7 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         post(_BUILD + "/{job}/resolve", build.resolve, Policy.RUN),
         post("/runners/code", pages.new_runner_code, Policy.MANAGE_RUNNERS),
         post("/runners/{id:int}/drain", pages.drain, Policy.MANAGE_RUNNERS),
+        *_repo_entries(doors),
         *_secret_entries(doors.secrets),
         # who a person is
         get("/setup", login.setup_form, Policy.SETUP),

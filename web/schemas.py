@@ -240,15 +240,24 @@ class FirstAccountAnswer(BaseModel):
 
 
 class NewRepo(BaseModel):
-    """A repo that lives elsewhere."""
+    """Of a GitHub repo, path is the one that it has there; the rest comes from there."""
 
-    path: str = Field(description="owner/name on this server")
-    clone_url: str
+    path: str = Field(description="owner/name, or the name alone for one of your own")
+    forge: str = Field(
+        default="", description="builtin, github or git; left out: git with a clone_url, else builtin"
+    )
+    clone_url: str = Field(default="", description="of git: http or https")
+    api_url: str = Field(default="", description="of github: where its API is, if it is not github.com")
+    token: str = Field(default="", description="of github: one that may read the repo")
+    kind: str = Field(default="", description="of git: token or password, if it is not public")
+    user: str = Field(default="", description="of git: beside a password")
+    value: str = Field(default="", description="of git: the token or the password")
+    is_private: bool = Field(default=True, description="of builtin: who has no role does not see it")
 
 
 class NewRepoAnswer(BaseModel):
     repo: str
-    hook: str = Field(description="where its deliveries go")
+    hook: str = Field(description="where its deliveries go; empty: the built-in git needs none")
     secret: str = Field(description="of the hook; not shown again")
 
 
@@ -256,28 +265,111 @@ class RepoSettings(BaseModel):
     is_private: bool
     is_enabled: bool = Field(description="false: deliveries are kept, and build nothing")
     is_superseding: bool = Field(description="a newer build of the same ref cancels the older")
+    builds_merge: bool = Field(description="pull requests are built merged with their target branch")
     timeout_minutes: int = Field(description="how long a job may take")
+    keep_builds_days: int = Field(description="older builds are removed; 0: never")
+    keep_logs_days: int = Field(description="older logs are removed; 0: never")
     approval: str = Field(description="what waits for an approval: forks, pull_requests")
+    config_path: str = Field(description="a file, or a folder with / at its end; empty: the usual lookup")
 
 
 class RepoSettingsBody(BaseModel):
     is_private: bool | None = None
     is_enabled: bool | None = None
     is_superseding: bool | None = None
+    builds_merge: bool | None = None
     timeout_minutes: int | None = None
+    keep_builds_days: int | None = None
+    keep_logs_days: int | None = None
     approval: str | None = None
+    config_path: str | None = None
+
+
+class CredentialBody(BaseModel):
+    kind: str = Field(description="token or password; empty: none any more")
+    user: str = Field(default="", description="beside a password")
+    value: str = ""
+
+
+class HookFacts(BaseModel):
+    id: str
+    hook: str = Field(description="where its deliveries go")
+    forge: str
+    old_secret_until: float | None = Field(
+        description="until then the secret before the present one signs too"
+    )
+    last_refusal: str = Field(description="why the last delivery that was refused was")
+    last_refused_at: float | None
+
+
+class HookList(BaseModel):
+    hooks: list[HookFacts]
+
+
+class HookAnswer(BaseModel):
+    hook: str
+    secret: str = Field(description="not shown again")
+
+
+class DeleteBody(BaseModel):
+    path: str = Field(description="owner/name of the repo, once more")
 
 
 class Delivery(BaseModel):
     id: int
-    delivery: str
+    delivery: str = Field(description="the forge's id of it, or ours")
+    by: str = Field(description="git push, schedule or hook")
+    event: str = Field(description="the forge's word for what happened")
+    what: str = Field(description="the same in our words")
     received_at: float
-    state: str
+    size: int = Field(description="bytes of the body")
+    state: str = Field(
+        description="received, processed, failed; kept: it made builds that are removed by now"
+    )
     verdict: str
+    builds: list[int] = Field(description="numbers of the builds that it made")
+    is_replayable: bool
+
+
+class WholeDelivery(Delivery):
+    body: str = Field(description="JSON, without what looks like a secret")
 
 
 class DeliveryList(BaseModel):
+    """The newest first."""
+
     deliveries: list[Delivery]
+
+
+class RunBody(BaseModel):
+    branch: str = Field(default="", description="left out: the default branch")
+    variables: dict[str, str] = Field(default={}, description="or a list of NAME=value texts")
+
+
+class ScheduleBody(BaseModel):
+    name: str | None = None
+    cron: str | None = Field(default=None, description="five fields, such as 30 2 * * *")
+    time_zone: str | None = Field(default=None, description="such as Europe/Berlin; UTC where left out")
+    branch: str | None = Field(default=None, description="empty: the default branch")
+    is_enabled: bool | None = None
+
+
+class ScheduleFacts(BaseModel):
+    id: int
+    name: str
+    cron: str
+    meaning: str = Field(description="the same in words")
+    time_zone: str
+    branch: str
+    is_enabled: bool
+    next_at: float | None
+    last_at: float | None
+    last_verdict: str = Field(description="built #12, or why nothing was built")
+    created_by: str
+
+
+class ScheduleList(BaseModel):
+    schedules: list[ScheduleFacts]
 
 
 class Registration(BaseModel):

@@ -34,7 +34,7 @@ class SecretUse:
     name: str
     step: str
     image: str
-    is_closed: bool  #: a plugin by its settings alone: nothing in the file can change what it does with it
+    is_told_by_settings_alone: bool
     file: str
     mark: Mark
 
@@ -374,13 +374,11 @@ class _JobCompiler:
         """Its name, in the one spelling that is stored; and a note of who reads it, if it runs."""
         name = secret.name.lower()
         if self._verdicts[id(item)].matches:
-            image, step = self._fill.text(item.image), self._name(item)
-            is_closed = isinstance(item, Step) and item.is_plugin and not item.environment
             use = SecretUse(
                 name=name,
-                step=step,
-                image=image,
-                is_closed=is_closed,
+                step=self._name(item),
+                image=self._fill.text(item.image),
+                is_told_by_settings_alone=isinstance(item, Step) and item.is_plugin and not item.environment,
                 file=self._pipeline.file,
                 mark=secret.mark,
             )

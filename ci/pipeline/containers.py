@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-from ci import shell
 from ci.pipeline import substitute
 from ci.pipeline.conditions import read_when
+from ci.pipeline.dialects.images import changes_nothing_outside
+from ci.pipeline.environment import read_environment
 from ci.pipeline.fields import Fields, Reader, not_yet_operator
-from ci.pipeline.model import FromSecret, Service, Step
+from ci.pipeline.model import Service, Step
 from ci.pipeline.problems import Mark, shown
 from ci.pipeline.schema import SERVICE, STEP, Section, Shape
-from ci.pipeline.settings import read_settings, secret
+from ci.pipeline.settings import read_settings
 from ci.pipeline.yaml import Mapping, Node, Scalar, Sequence, describe
-from ci.settings import FROM_SECRET
 
 MAX_NAME = 200
 
@@ -114,13 +114,13 @@ def _step(fields: Fields, name: str) -> Step | None:
         image=image,
         mark=fields.mark,
         commands=commands,
-        environment=_environment(fields),
+        environment=read_environment(fields, is_plugin="commands" not in fields.known),
         when=read_when(fields),
         ignore_failure=fields.word("failure") == "ignore",
         depends_on=fields.texts("depends_on"),
         depends_on_mark=depends_on.mark if depends_on else None,
         detach=fields.flag("detach"),
-        deploy=fields.flag("deploy", default=not commands),
+        deploy=fields.flag("deploy", default=not commands and not changes_nothing_outside(image)),
         settings=settings,
         timeout_seconds=fields.seconds("timeout"),
     )
@@ -132,7 +132,7 @@ def _service(fields: Fields, name: str) -> Service:
         image=_image(fields, f"service {shown(name)}"),
         mark=fields.mark,
         commands=_commands(fields),
-        environment=_environment(fields),
+        environment=read_environment(fields),
         when=read_when(fields),
     )
 
@@ -175,62 +175,3 @@ def _command(node: Node, reader: Reader) -> str:
     if substitute.lone_escape(node.text):
         reader.problems.warn(node.mark, '"$$" means one "$"; write "$$$$" for the process id of the shell')
     return node.value
-
-
-# --- environment ----------------------------------------------------------------------------------
-
-
-def _environment(fields: Fields) -> tuple[tuple[str, str | FromSecret], ...]:
-    node = fields.get("environment", Shape.VARIABLES)
-    if node is None or (isinstance(node, Scalar) and node.is_null):
-        return ()
-    if isinstance(node, Mapping):
-        pairs: list[tuple[str, Mark, str | FromSecret]] = [
-            (key.text, key.mark, _value(value, key.text, fields.reader)) for key, value in node.entries
-        ]
-    elif isinstance(node, Sequence):
-        pairs = [_pair(item, fields.reader) for item in node.items]
-    else:
-        message = f'"environment" is a map or a list of "NAME=value", this is {describe(node)}'
-        fields.reader.problems.error(node.mark, message)
-        return ()
-    reader = fields.reader
-    found = {name: value for name, mark, value in pairs if _is_variable(name, mark, value, reader)}
-    return tuple(found.items())
-
-
-def _value(node: Node, name: str, reader: Reader) -> str | FromSecret:
-    if isinstance(node, Mapping) and FROM_SECRET in node.by_name:
-        return secret(node, reader) or ""
-    if not isinstance(node, Scalar):
-        message = f"the variable {shown(name)} is text; {describe(node)} is not yet supported"
-        reader.problems.error(node.mark, message)
-        return ""
-    return reader.text(node, f"the variable {shown(name)}") or ""
-
-
-def _pair(node: Node, reader: Reader) -> tuple[str, Mark, str | FromSecret]:
-    text = reader.text(node, "a variable")
-    if text is None:
-        return "", node.mark, ""
-    name, equals, value = text.partition("=")
-    if not equals:
-        reader.problems.error(node.mark, f'a variable is "NAME=value", this is {shown(text)}')
-        return "", node.mark, ""
-    return name, node.mark, value
-
-
-def _is_variable(name: str, mark: Mark, value: str | FromSecret, reader: Reader) -> bool:
-    if not name:
-        return False
-    if "=" in name or len(name) > MAX_NAME or not name.isprintable() or " " in name:
-        reader.problems.error(mark, f"{shown(name)} is not the name of a variable")
-        return False
-    if isinstance(value, FromSecret) and (why := shell.unfit(name)):
-        reader.problems.error(mark, f"the variable {shown(name)} cannot hold a secret: {why}")
-        return False
-    if name == "CI" or name.startswith("CI_"):
-        reader.problems.warn(mark, f"{name} replaces our variable of that name, for this container only")
-    elif not shell.is_exportable(name):
-        reader.problems.warn(mark, f"no shell can export {shown(name)}; it is set when the container is made")
-    return True

@@ -14,10 +14,10 @@ from ci.pipeline.model import FromSecret
 from ci.pipeline.problems import shown
 from ci.pipeline.schema import Shape
 from ci.pipeline.yaml import Kind, Mapping, Node, Scalar, Sequence, describe
-from ci.settings import FROM_SECRET
+from ci.settings import FROM_SECRET, variable
 
 #: A setting becomes a variable, `PLUGIN_NAME`, that a shell has to export.
-_SETTING = re.compile(r"[A-Za-z0-9_-]{1,190}\Z")
+_SETTING = re.compile(r"[A-Za-z0-9_.-]{1,190}\Z")
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 
@@ -29,12 +29,18 @@ def read_settings(fields: Fields) -> dict[str, Any]:
     if not isinstance(node, Mapping):
         fields.reader.problems.error(node.mark, f'"settings" is a map, this is {describe(node)}')
         return {}
-    found = {}
+    found: dict[str, Any] = {}
+    variables: dict[str, str] = {}
     for key, value in node.entries:
-        if not _SETTING.match(key.text):
-            message = f"{shown(key.text)} cannot be a setting: it has letters, digits, _ and -"
+        name = key.text
+        if not _SETTING.match(name):
+            message = f"{shown(name)} cannot be a setting: it has letters, digits, _, - and ."
             fields.reader.problems.error(key.mark, message)
-        found[key.text] = _value(value, fields.reader, is_deep=False)
+        other = variables.setdefault(variable(name), name)
+        if other != name:
+            message = f"{shown(name)} and {shown(other)} are the same setting: both are {variable(name)}"
+            fields.reader.problems.error(key.mark, message)
+        found[name] = _value(value, fields.reader, is_deep=False)
     return found
 
 
@@ -55,11 +61,20 @@ def _value(node: Node, reader: Reader, *, is_deep: bool) -> Any:
     if isinstance(node, Scalar):
         return _scalar(node, reader, is_deep=is_deep)
     if isinstance(node, Sequence):
-        is_plain = all(isinstance(item, Scalar) or _is_secret(item) for item in node.items)
+        is_plain = not is_deep and all(isinstance(item, Scalar) or _is_secret(item) for item in node.items)
+        if is_plain:
+            _warn_of_commas(node, reader)
         return [_value(item, reader, is_deep=is_deep or not is_plain) for item in node.items]
     if FROM_SECRET in node.by_name:
         return secret(node, reader)
     return {key.text: _value(value, reader, is_deep=True) for key, value in node.entries}
+
+
+def _warn_of_commas(node: Sequence, reader: Reader) -> None:
+    for item in node.items:
+        if isinstance(item, Scalar) and "," in item.text:
+            message = f"{shown(item.text)} has a comma in it: plugins get a list joined by commas"
+            reader.problems.warn(item.mark, message)
 
 
 def _is_secret(node: Node) -> bool:

@@ -6,6 +6,7 @@ A command line flag wins over the environment, which wins over the file, which w
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,6 +90,13 @@ SETTINGS = (
         "`X-Forwarded-For` is where a request came from. Empty: nobody is believed.",
     ),
     Setting(
+        name="allowed_private_hosts",
+        type=str,
+        default="",
+        help="Hosts of forges and repositories that are not on the internet, with commas between: names, "
+        "addresses, networks. The server connects to no other private address.",
+    ),
+    Setting(
         name="log_format",
         type=str,
         default="text",
@@ -96,6 +104,8 @@ SETTINGS = (
         help="How the server writes its own log to stderr: `text` for people, `json` one object a line.",
     ),
 )
+#: A name with a letter at the start of its last part; everything else is an address or a network.
+_HOST = re.compile(r"([a-z0-9_-]+\.)*[a-z][a-z0-9_-]*\Z")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
@@ -110,6 +120,7 @@ class Settings:
     disconnect_limit_seconds: int
     session_days: int
     trusted_proxies: str
+    allowed_private_hosts: str
     log_format: str
 
     @classmethod
@@ -133,6 +144,7 @@ class Settings:
         values["url"] = values["url"].rstrip("/") or _own_url(values["host"], values["port"])
         values["data_dir"] = values["data_dir"].expanduser().absolute()
         values["trusted_proxies"] = _networks(values["trusted_proxies"])
+        values["allowed_private_hosts"] = _hosts(values["allowed_private_hosts"])
         return cls(**values)
 
 
@@ -180,6 +192,24 @@ def _networks(text: str) -> str:
         except ValueError as error:
             raise Invalid(f"trusted_proxies: {part!r} is no address and no network: {error}") from error
     return ",".join(parts)
+
+
+def _hosts(text: str) -> str:
+    """Checked, in small letters and with plain commas."""
+    parts = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for part in parts:
+        if not _HOST.match(part):
+            _networks_of(part)
+    return ",".join(parts)
+
+
+def _networks_of(part: str) -> None:
+    try:
+        ip_network(part)
+    except ValueError as error:
+        raise Invalid(
+            f"allowed_private_hosts: {part!r} is no name of a host, no address and no network"
+        ) from error
 
 
 def _known(name: str, place: str) -> Setting:

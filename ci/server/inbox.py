@@ -22,16 +22,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ci.errors import Forbidden, Invalid, NotFound, RateLimited, ShipwayError, Unavailable
+from ci.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, ShipwayError, Unavailable
 from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
-from ci.server.forges import git
-from ci.server.forges.base import Delivery, Forge, RepoFacts, parse_push
+from ci.server.forges.base import Delivery, Forge, NotReady, new_repo, parse_push
 from ci.server.forges.directory import Forges
 from ci.server.forges.hosted import Hosted
 from ci.server.forges.news import (
     MAX_REFS,
+    SCHEDULE,
     TAG,
     News,
     Nothing,
@@ -39,14 +39,16 @@ from ci.server.forges.news import (
     Push,
     ReleaseNews,
     RepoNews,
+    ScheduleNews,
     Update,
+    parse_schedule,
 )
 from ci.server.models import Hook, PullRequest, Repo
 from ci.server.models import Inbox as Row
+from ci.server.starts import DISABLED, Starts
 from ci.server.store import audit, builds, inbox, pull_requests, repos
 from ci.server.store.database import Connection, Store
 from ci.server.store.inbox import NewRow, Receipt
-from ci.server.store.repos import NewRepo
 from ci.server.trigger import Origin, Result, Trigger
 from ci.server.vault import Vault
 
@@ -55,12 +57,13 @@ MOVE_SECONDS = 600.0
 #: A forge with an API that could not answer is asked again after this, then ever more seldom.
 FIRST_PAUSE_SECONDS = 15.0
 MAX_PAUSE_SECONDS = 300.0
+#: The same for what the forge is about to make.
+NOT_READY_SECONDS = 2.0
 #: A push of more refs than this is a mirror or an import, not somebody's work.
 MAX_EVENTS = 1000
 #: Bodies above this are checked and parsed in a thread.
 _LARGE_BYTES = 256 << 10
 _SKIP_OPTION = "ci.skip"
-_DISABLED = "no build: the repo is disabled"
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ class _Door:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pause:
-    """A repo whose forge could not answer is left alone until then (monotonic seconds)."""
+    """A repo or a row whose forge could not answer is left alone until then (monotonic seconds)."""
 
     until: float
     tries: int
@@ -131,69 +134,25 @@ class Inbox:
         self._bus = bus
         self._clock = clock
         self._trigger = trigger
+        self._starts = Starts(store, trigger, forges)
         self._forges = forges
         self._builtin = forges.builtin
         self._vault = vault
         self._locks: dict[int, asyncio.Lock] = {}
         self._open_pushes: set[int] = set()  #: rows whose push runs in this server now
+        self._replayed: set[int] = set()  #: rows that a person wants to be decided again, now
         self._doors: dict[str, _Door] = {}
         self._pauses: dict[int, _Pause] = {}  #: of repos whose forge could not answer
+        self._row_pauses: dict[int, _Pause] = {}  #: of rows that wait for something of their own
         self._busy: set[int] = set()  #: repos whose rows are being processed
         self._look_again: set[int] = set()  #: ... and that have got more meanwhile
         self._started_at = clock.now()
 
     # --- repos ------------------------------------------------------------------------------------
 
-    async def create_repo(self, owner: str, name: str, *, is_private: bool = True) -> Repo:
-        """A repo in the built-in git, with its bare repository."""
-        now = self._clock.now()
-        repo_id = await self._store.write(
-            lambda connection: repos.create(
-                connection, owner=owner, name=name, is_private=is_private, now=now
-            )
-        )
-        await self._builtin.create(repo_id)
-        return await self._repo(repo_id)
-
     async def git_folder(self, repo: Repo) -> Path:
         """The bare repository of a repo in the built-in git; made if a crash left it out."""
         return await self._builtin.create(repo.id or 0)
-
-    async def add_plain_repo(self, owner: str, name: str, clone_url: str) -> tuple[Repo, str, str]:
-        """A repo elsewhere: (repo, hook id, the hook's secret, to be shown once)."""
-        git.check_clone_url(clone_url)
-        hook_id, secret, now = repos.new_hook_id(), secrets.token_urlsafe(32), self._clock.now()
-        sealed = self._vault.seal(secret.encode(), repos.secret_purpose(hook_id))
-
-        def add(connection: Connection) -> int:
-            repo_id = repos.create(connection, owner=owner, name=name, clone_url=clone_url, now=now)
-            repos.add_hook(
-                connection, hook_id=hook_id, repo_id=repo_id, forge=repos.PLAIN_GIT, sealed_secret=sealed
-            )
-            return repo_id
-
-        return await self._repo(await self._store.write(add)), hook_id, secret
-
-    async def add_forge_repo(
-        self, forge: str, facts: RepoFacts, actor: Actor, *, api_url: str = ""
-    ) -> tuple[Repo, str, str]:
-        """A repo of a forge, as the forge has it: (repo, hook id, the hook's secret, to be shown once).
-
-        Raises Invalid for a path that cannot be here, Conflict for one that is taken or a repo that is here.
-        """
-        hook_id, secret, now = repos.new_hook_id(), secrets.token_urlsafe(32), self._clock.now()
-        sealed = self._vault.seal(secret.encode(), repos.secret_purpose(hook_id))
-        new = replace(_new_repo(forge, facts), api_url=api_url)
-
-        def add(connection: Connection) -> int:
-            repo_id = repos.create_at(connection, new, now)
-            repos.add_hook(connection, hook_id=hook_id, repo_id=repo_id, forge=forge, sealed_secret=sealed)
-            path = f"{new.owner}/{new.name}"
-            deed = audit.Deed(action="repo.add", object=path, repo_id=repo_id, details=facts.html_url)
-            audit.note(connection, actor, deed, now)
-            return repo_id
-
-        return await self._repo(await self._store.write(add)), hook_id, secret
 
     async def _repo(self, repo_id: int) -> Repo:
         repo = await self._store.read(lambda connection: repos.by_id(connection, repo_id))
@@ -333,8 +292,9 @@ class Inbox:
         found: dict[int, list[int]] = {}
         now = self._clock.monotonic()
         for row_id, repo_id in await self._store.read(inbox.waiting_ids):
-            pause = self._pauses.get(repo_id)
-            if row_id not in self._open_pushes and (pause is None or pause.until <= now):
+            pauses = (self._pauses.get(repo_id), self._row_pauses.get(row_id))
+            rests = any(pause is not None and pause.until > now for pause in pauses)
+            if row_id not in self._open_pushes and not rests:
                 found.setdefault(repo_id, []).append(row_id)
         await asyncio.gather(*(self._process_rows(repo_id, rows) for repo_id, rows in found.items()))
         return sum(len(rows) for rows in found.values())
@@ -365,6 +325,29 @@ class Inbox:
                 return []
             return await self._decide(row, is_final=is_final)
 
+    async def replay(self, row_id: int, repo: Repo, who: Actor) -> None:
+        """A person wants a delivery that made no build to be looked at again (law 2).
+
+        Raises NotFound, or Conflict for one that made builds or that nobody has decided yet.
+        """
+        async with self._lock(repo.id or 0):
+            row = await self._store.write(lambda c: self._wait_again(c, row_id, repo, who))
+            self._replayed.add(row_id)
+            try:
+                await self._decide(row, is_final=True)
+            finally:
+                self._replayed.discard(row_id)
+
+    def _wait_again(self, connection: Connection, row_id: int, repo: Repo, who: Actor) -> Row:
+        row = inbox.by_id(connection, row_id)
+        if row is None or row.repo_id != repo.id:
+            raise NotFound(f"there is no delivery with the id {row_id} in this repo")
+        if not inbox.wait_again(connection, row_id):
+            raise Conflict(_no_replay(connection, row))
+        deed = audit.Deed(action="delivery.replay", object=row.delivery, repo_id=repo.id)
+        audit.note(connection, who, deed, self._clock.now())
+        return row
+
     async def _decide(self, row: Row, *, is_final: bool) -> list[Result]:
         """The edge of a delivery: whatever goes wrong with it is its verdict, and stops no other."""
         results: list[Result] = []
@@ -372,15 +355,11 @@ class Inbox:
         repo = await self._repo(row.repo_id or 0)
         run = _Run(row=row, repo=repo, news=Nothing(""), is_final=is_final)
         try:
-            run.news = self._forges.of(run.repo).news(row.forge_event, row.delivery, row.body)
+            run.news = self._news(run)
             results = await self._results(run)
             verdict = "\n".join(_sentence(result) for result in results)
         except (_NotYet, Unavailable, Forbidden, NotFound) as error:
-            is_late = self._tried_for(row) > self._forges.of(run.repo).retry_seconds
-            state = inbox.FAILED if is_late else inbox.RECEIVED
-            verdict = str(error) if is_late else f"not yet, it is tried again: {error}"
-            problem = "" if isinstance(error, _NotYet) else str(error)
-            self._rest(run.repo, error)
+            state, verdict, problem = await self._put_off(run, error)
         except ShipwayError as error:
             state, verdict = inbox.FAILED, str(error)
         except Exception:
@@ -389,11 +368,19 @@ class Inbox:
         await self._settle(run, state, verdict, problem)
         return results
 
+    def _news(self, run: _Run) -> News:
+        row = run.row
+        if row.hook_id is None and row.forge_event == SCHEDULE:
+            return parse_schedule(row.body)
+        return self._forges.of(run.repo).news(row.forge_event, row.delivery, row.body)
+
     async def _settle(self, run: _Run, state: str, verdict: str, problem: str) -> None:
         """The verdict, and how it stands with the repo's forge: a problem goes with the next answer."""
         is_cured = run.has_answered and not problem
         if is_cured:
             self._pauses.pop(run.repo_id, None)
+        if state != inbox.RECEIVED:
+            self._row_pauses.pop(run.row_id, None)
 
         def write(connection: Connection) -> None:
             inbox.settle(connection, run.row_id, state, verdict)
@@ -403,21 +390,54 @@ class Inbox:
         await self._store.write(write)
         self._bus.publish("inbox", f"repo:{run.repo_id}")
 
-    def _rest(self, repo: Repo, error: Exception) -> None:
-        """A forge that could not answer is asked again ever more seldom, and not before it says so."""
-        if not isinstance(self._forges.of(repo), Hosted):
-            return
-        before = self._pauses.get(repo.id or 0)
-        tries = before.tries + 1 if before else 0
-        seconds = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries, 20))
-        if isinstance(error, RateLimited):
-            seconds = max(seconds, error.retry_seconds)
-        self._pauses[repo.id or 0] = _Pause(until=self._clock.monotonic() + seconds, tries=tries)
+    async def _put_off(self, run: _Run, error: Exception) -> tuple[str, str, str]:
+        """It cannot be decided now: (state, verdict, what is wrong with the forge)."""
+        forge = self._forges.of(run.repo)
+        if isinstance(error, NotFound):
+            trouble = await self._trouble_of(run)
+        else:
+            trouble = None if isinstance(error, _NotYet) else error
+        is_own = trouble is None or isinstance(trouble, NotReady)
+        limit = Forge.retry_seconds if is_own else forge.retry_seconds
+        if self._tried_for(run.row) > limit:
+            return inbox.FAILED, str(error), "" if is_own else str(trouble)
+        if isinstance(forge, Hosted):
+            self._rest(run, trouble, is_own=is_own)
+        return inbox.RECEIVED, f"not yet, it is tried again: {error}", "" if is_own else str(trouble)
+
+    async def _trouble_of(self, run: _Run) -> Exception | None:
+        """Something is not there: is it the repo itself, for the token? None: it is that thing alone, such as
+        a commit that a forced push has just taken away."""
+        try:
+            await self._forges.of(run.repo).facts(run.repo)
+        except (Unavailable, Forbidden, NotFound) as error:
+            return error
+        run.has_answered = True
+        return None
+
+    def _rest(self, run: _Run, trouble: Exception | None, *, is_own: bool) -> None:
+        """Who could not answer is asked again ever more seldom, and not before it says so: about this row
+        if that is its own trouble, else about the whole repo."""
+        pauses, key = (self._row_pauses, run.row_id) if is_own else (self._pauses, run.repo_id)
+        tries = pauses[key].tries + 1 if key in pauses else 0
+        first = NOT_READY_SECONDS if isinstance(trouble, NotReady) else FIRST_PAUSE_SECONDS
+        seconds = min(MAX_PAUSE_SECONDS, first * 2.0 ** min(tries, 20))
+        if isinstance(trouble, RateLimited):
+            seconds = max(seconds, trouble.retry_seconds)
+        pauses[key] = _Pause(until=self._clock.monotonic() + seconds, tries=tries)
+        asyncio.get_running_loop().call_later(seconds, self._bus.publish, "deliveries")
+
+    def ask_anew(self, repo_id: int) -> None:
+        """The repo has another credential: its forge is asked again at once, however often it refused."""
+        self._pauses.pop(repo_id, None)
+        self._bus.publish("deliveries")
 
     async def _results(self, run: _Run) -> list[Result]:
         news = run.news
         if isinstance(news, Nothing):
             return [Result(ref="", sentence=news.sentence)]
+        if isinstance(news, ScheduleNews):
+            return [await self._starts.scheduled(run.row_id, run.repo, news)]
         if isinstance(news, RepoNews):
             return [await self._follow(run)]
         if isinstance(news, Push) and len(news.refs) > MAX_EVENTS:
@@ -431,7 +451,7 @@ class Inbox:
         run.has_answered = True
         if facts is None:
             return Result(ref="", sentence="ignored, because its forge does not say how the repo is now")
-        new = _new_repo(run.repo.forge, facts)
+        new = new_repo(run.repo.forge, facts)
         said = await self._store.write(lambda connection: repos.follow(connection, run.repo_id, new))
         self._bus.publish("builds", f"repo:{run.repo_id}")
         sentence = f"followed: {said}" if said else "nothing new: the repo is here as it is at its forge"
@@ -467,7 +487,7 @@ class Inbox:
             return Result(ref=part.ref, sentence=refusal)
         origin = await self._origin(run, part, last)
         if not repo.is_enabled:
-            return await self._trigger.no_build(repo, origin, _DISABLED)
+            return await self._trigger.no_build(repo, origin, DISABLED)
         if isinstance(run.news, Push) and _SKIP_OPTION in run.news.options:
             return await self._trigger.no_build(repo, origin, "skipped, because the push said -o ci.skip")
         event = await forge.event_of(repo, run.news, part.update)
@@ -485,6 +505,8 @@ class Inbox:
             return await self._duplicate(run, part, last)
         assert isinstance(run.news, Push) and part.update is not None
         refusal = await self._unmoved(run, run.news, part.update)
+        if run.row_id in self._replayed:
+            return refusal
         return refusal or _known_already(last, part.update)
 
     async def _origin(self, run: _Run, part: _Part, last: str | None) -> Origin:
@@ -541,7 +563,8 @@ class Inbox:
         await self.git_folder(repo)
         async with self._lock(repo_id):
             rows = await self._store.read(lambda connection: inbox.waiting(connection, repo_id))
-            named = {update.ref for row in rows for update in parse_push(row.body).refs}
+            pushes = [parse_push(row.body) for row in rows if row.forge_event != SCHEDULE]
+            named = {update.ref for push in pushes for update in push.refs}
             states = await self._store.read(lambda connection: repos.ref_states(connection, repo_id))
             refs = await self._builtin.bare(repo_id).refs()
             found = tuple(
@@ -559,6 +582,18 @@ class Inbox:
 
     def _lock(self, repo_id: int) -> asyncio.Lock:
         return self._locks.setdefault(repo_id, asyncio.Lock())
+
+
+def _no_replay(connection: Connection, row: Row) -> str:
+    made = builds.of_delivery(connection, row.id or 0)
+    if made:
+        numbers = ", ".join(f"#{build.number}" for build in made)
+        return (
+            f"this delivery made {numbers}; run that again with Rerun on its page, for no event builds twice"
+        )
+    if row.state == inbox.KEPT:
+        return "this delivery made a build, which was removed when it was old; no event builds twice"
+    return "this delivery is still waiting to be looked at"
 
 
 def _known_already(last: str | None, update: Update) -> str:
@@ -607,18 +642,6 @@ def _parts(repo_id: int, news: Push | PullRequestNews | ReleaseNews) -> list[_Pa
 
 def _merged(seen: PullRequest, merge_sha: str) -> PullRequest:
     return PullRequest(**{**seen.model_dump(), "merge_sha": merge_sha})
-
-
-def _new_repo(forge: str, facts: RepoFacts) -> NewRepo:
-    return NewRepo(
-        forge=forge,
-        key=facts.key,
-        owner=facts.owner,
-        name=facts.name,
-        clone_url=facts.clone_url,
-        default_branch=facts.default_branch,
-        is_private=facts.is_private,
-    )
 
 
 def _check_repo(door: _Door, delivery: Delivery) -> None:

@@ -356,6 +356,15 @@ class Logs:
         folder = self._path(LogKey(job, 0, 0)).parent
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
+    def jobs(self) -> list[int]:
+        """The jobs that have a folder here. Blocks."""
+        folders = self._folder.glob("*/*")
+        return sorted(int(each.name) for each in folders if each.name.isascii() and each.name.isdigit())
+
+    def has_files(self, key: LogKey) -> bool:
+        """Whether anything of the job's logs is here; not after `delete`. Blocks."""
+        return self._path(key).parent.exists()
+
     def _path(self, key: LogKey) -> Path:
         folder = self._folder / str(key.job // 1000) / str(key.job)
         return folder / f"{key.attempt}.{key.step}.{_SUFFIX[key.stream]}"

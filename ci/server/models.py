@@ -11,6 +11,10 @@ from sqlmodel import Field, SQLModel
 
 from ci.status import Status
 
+#: Ids that stand outside the database (folders of logs and repositories, leases, caches of runners) are never
+#: given again, also after the newest row is gone.
+_NEVER_AGAIN = {"sqlite_autoincrement": True}
+
 
 def _json(*, nullable: bool = False) -> Any:
     return Field(sa_column=Column(JSON, nullable=nullable), default=None if nullable else ...)
@@ -32,6 +36,7 @@ class Meta(SQLModel, table=True):
 
 
 class User(SQLModel, table=True):
+    __table_args__ = _NEVER_AGAIN
     id: int | None = Field(primary_key=True, default=None)
     name: str = Field(unique=True)
     password_hash: str
@@ -105,6 +110,7 @@ class Repo(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("forge", "forge_key"),
         UniqueConstraint("owner", "name"),
+        _NEVER_AGAIN,
     )
     id: int | None = Field(primary_key=True, default=None)
     forge: str  #: "builtin", "git" or "github"
@@ -127,7 +133,7 @@ class Repo(SQLModel, table=True):
     keep_logs_days: int = 0
     # how we speak to its forge
     api_url: str = ""
-    credential_kind: str = ""  #: "", "token", "password" or "ssh_key"
+    credential_kind: str = ""  #: "", "token" or "password"
     credential_user: str = ""
     credential: bytes | None = Field(sa_column=Column(LargeBinary, nullable=True), default=None)  #: sealed
     forge_problem: str = ""  #: what is wrong with it now, as a sentence; empty: nothing
@@ -203,7 +209,7 @@ class Hook(SQLModel, table=True):
 class Inbox(SQLModel, table=True):
     """A delivery, durable before it is acknowledged (law 2), and its verdict."""
 
-    __table_args__ = (UniqueConstraint("hook_id", "delivery"),)
+    __table_args__ = (UniqueConstraint("hook_id", "delivery"), _NEVER_AGAIN)
     id: int | None = Field(primary_key=True, default=None)
     hook_id: str | None = Field(foreign_key="hook.id", default=None)  #: None: the built-in git
     repo_id: int | None = Field(foreign_key="repo.id", default=None, index=True)
@@ -212,7 +218,7 @@ class Inbox(SQLModel, table=True):
     body_hash: str = Field(index=True)  #: SHA-256; kept for ever
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     received_at: float
-    state: str = Field(default="received", index=True)  #: received, processed, failed
+    state: str = Field(default="received", index=True)  #: received, processed, failed, kept
     verdict: str = ""  #: a sentence: built #12, skipped because ..., refused because ...
 
 
@@ -280,6 +286,7 @@ class Build(SQLModel, table=True):
         UniqueConstraint("inbox_id", "event_index"),
         Index("build_by_status", "status"),
         _status_check("build_status"),
+        _NEVER_AGAIN,
     )
     id: int | None = Field(primary_key=True, default=None)
     repo_id: int = Field(foreign_key="repo.id")
@@ -308,6 +315,7 @@ class Job(SQLModel, table=True):
         UniqueConstraint("build_id", "slug"),
         Index("job_by_status", "status", "id"),
         _status_check("job_status"),
+        _NEVER_AGAIN,
     )
     id: int | None = Field(primary_key=True, default=None)
     build_id: int = Field(foreign_key="build.id", index=True)
@@ -389,6 +397,7 @@ class Evidence(SQLModel, table=True):
 
 
 class Runner(SQLModel, table=True):
+    __table_args__ = _NEVER_AGAIN
     id: int | None = Field(primary_key=True, default=None)
     name: str = Field(unique=True)
     token_hash: str = Field(unique=True)

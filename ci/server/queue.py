@@ -16,10 +16,12 @@ import hmac
 from dataclasses import dataclass
 from itertools import islice
 
+from ci.errors import Unavailable
 from ci.event import Event
 from ci.protocol import Assign, Begin, Lease
 from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
+from ci.server.credentials import Credentials
 from ci.server.models import Job, Repo, Runner
 from ci.server.secrets import Secrets
 from ci.server.store import attempts, builds, jobs, repos, runners
@@ -36,9 +38,18 @@ CLONE_USER = "job"
 
 
 class Queue:
-    def __init__(self, store: Store, bus: Bus, clock: Clock, vault: Vault, secrets: Secrets) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        vault: Vault,
+        secrets: Secrets,
+        credentials: Credentials,
+    ) -> None:
         self._store = store
         self._secrets = secrets
+        self._credentials = credentials
         self._bus = bus
         self._clock = clock
         self._vault = vault
@@ -88,13 +99,18 @@ class Queue:
         if resolved.refusal:
             attempts.refuse(connection, job, Outcome.SECRET, resolved.refusal, self._clock.now())
             return None
-        token = self._clone_token(repo, job)
+        try:
+            login = self._login(repo, event, job) if spec.clone is not None else None
+        except Unavailable as error:
+            reason = f"the repo's credential cannot be opened, set it again in its settings: {error}"
+            attempts.refuse(connection, job, Outcome.SECRET, reason, self._clock.now())
+            return None
         return Assign(
             lease=jobs.lease_of(job),
             spec=spec,
             secrets=resolved.values,
-            credentials=(CLONE_USER, token) if token else None,
-            masks=(*resolved.values.values(), *((token,) if token else ())),
+            credentials=login,
+            masks=(*resolved.values.values(), *((login[1],) if login else ())),
         )
 
     def _ask_again(self, connection: Connection, job_id: int) -> list[Job]:
@@ -163,10 +179,14 @@ class Queue:
 
     # --- credentials for the clone ------------------------------------------------------------------
 
-    def _clone_token(self, repo: Repo, job: Job) -> str | None:
+    def _login(self, repo: Repo, event: Event, job: Job) -> tuple[str, str] | None:
+        """What the job's clone says to the repo's server. Raises Unavailable."""
+        if repo.forge == repos.BUILTIN:
+            return CLONE_USER, self._clone_token(repo, job)
+        return self._credentials.login_of_clone(repo, event)
+
+    def _clone_token(self, repo: Repo, job: Job) -> str:
         """Read access to the job's repo in the built-in git, as long as this execution is leased."""
-        if repo.forge != repos.BUILTIN:
-            return None
         return f"{job.id}.{job.attempt}.{self._clone_mac(repo.id or 0, job.id or 0, job.attempt)}"
 
     def _clone_mac(self, repo_id: int, job_id: int, attempt: int) -> str:

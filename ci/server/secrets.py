@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ci.errors import Conflict, Invalid, NotFound, Problem
 from ci.event import Event, Kind
+from ci.images import repository
 from ci.mask import MINIMUM_BYTES, is_useless
 from ci.pipeline.compile import SecretUse
 from ci.pipeline.containers import IMAGE
@@ -24,7 +25,7 @@ from ci.server.store.database import Connection, Store
 from ci.server.store.secrets import NewSecret
 from ci.server.vault import Vault
 from ci.settings import secret_names
-from ci.spec import JobSpec, StepKind, StepSpec
+from ci.spec import JobSpec, StepSpec
 
 MAX_BYTES = 64 * 1024
 MAX_IN_A_PLACE = 500
@@ -87,7 +88,7 @@ class Secrets:
         sealed = None
         if value is not None:
             _check_value(value)
-            sealed = self._vault.seal(value.encode(), purpose(place, name))
+            sealed = self._vault.seal(value.encode(), secrets.purpose(place, name))
         return NewSecret(
             place=place,
             name=name,
@@ -121,8 +122,7 @@ class Secrets:
         problems = []
         for use in uses:
             row = found.get(use.name)
-            reader = _Reader(step=use.step, image=use.image, is_closed=use.is_closed, event=event.kind)
-            why = _unreadable(row, reader) if row else _missing(use, repo)
+            why = _unreadable(row, use, event.kind) if row else _missing(use, repo)
             if why:
                 problems.append(
                     _problem(use, f"step {use.step!r} cannot read the secret {use.name!r}: {why}")
@@ -139,37 +139,20 @@ class Secrets:
             return Resolved()
         found = secrets.named(connection, repo, names)
         for step in steps:
-            is_closed = step.kind is StepKind.PLUGIN
-            reader = _Reader(step=step.name, image=step.image, is_closed=is_closed, event=event.kind)
+            reader = _reader(step)
             for name in sorted(names_of(step)):
                 row = found.get(name)
-                if why := _unreadable(row, reader) if row else "it is gone":
+                if why := _unreadable(row, reader, event.kind) if row else "it is gone":
                     return Resolved(refusal=f"step {step.name!r} cannot read the secret {name!r}: {why}")
         secrets.used(connection, [row.id or 0 for row in found.values()], build, self._clock.now())
         return Resolved(values={name: self._open(row) for name, row in found.items()})
 
     def _open(self, row: Secret) -> str:
-        return self._vault.open(row.sealed, purpose(row.place, row.name)).decode()
+        return self._vault.open(row.sealed, secrets.purpose(row.place, row.name)).decode()
 
 
 def names_of(step: StepSpec) -> set[str]:
     return {*step.secrets.values(), *secret_names(step.settings)}
-
-
-def purpose(place: str, name: str) -> str:
-    """What the vault binds a secret to."""
-    return f"secret {place} {name}"
-
-
-def repository(image: str) -> str:
-    """The repository of an image, without tag and digest, with the names that Docker leaves out."""
-    bare = image.partition("@")[0]
-    head, slash, last = bare.rpartition("/")
-    bare = f"{head}{slash}{last.partition(':')[0]}"
-    host = bare.partition("/")[0]
-    has_host = "/" in bare and ("." in host or ":" in host or host == "localhost")
-    full = bare if has_host else f"docker.io/{bare}"
-    return full.replace("docker.io/", "docker.io/library/", 1) if full.count("/") == 1 else full
 
 
 def weakness(value: str) -> str:
@@ -223,26 +206,31 @@ def _check_filters(filters: Filters) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reader:
-    """Who asks. `is_closed`: nothing in the file changes what the image does with a secret."""
+    """Who asks for a secret: the same of a SecretUse and of a step."""
 
     step: str
     image: str
-    is_closed: bool
-    event: Kind
+    is_told_by_settings_alone: bool
 
 
-def _unreadable(row: Secret, reader: _Reader) -> str:
+def _reader(step: StepSpec) -> _Reader:
+    alone = step.is_told_by_settings_alone
+    return _Reader(step=step.name, image=step.image, is_told_by_settings_alone=alone)
+
+
+def _unreadable(row: Secret, reader: _Reader | SecretUse, event: Kind) -> str:
     """Why a step may not read it, as a clause; empty: it may."""
-    if row.events and reader.event.value not in row.events:
-        return f"it is for {_list(row.events)}, this is {reader.event.value}"
+    if row.events and event.value not in row.events:
+        return f"it is for {_list(row.events)}, this is {event.value}"
     if row.steps and reader.step not in row.steps:
         return f"it is for the steps {_list(row.steps)}"
     if row.images and not any(_is_image(wanted, reader.image) for wanted in row.images):
         return f"it is for the images {_list(row.images)}, this is {image_filter(reader.image)}"
-    if row.images and not reader.is_closed:
+    if row.images and not reader.is_told_by_settings_alone:
         # With commands or an environment of its own, an image does whatever the file says.
         return (
-            f"it is for plugins of {_list(row.images)}: steps with settings, no commands and no environment"
+            f"it is for what the images {_list(row.images)} do by themselves: this step must be a plugin, "
+            "without commands and environment"
         )
     return ""
 

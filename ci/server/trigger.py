@@ -75,6 +75,7 @@ class _Plan:
     inbox_id: int | None = None
     event_index: int = 0
     again: _Again | None = None
+    by: Actor | None = None  #: who started it by hand
 
     @property
     def parent_number(self) -> int | None:
@@ -103,8 +104,7 @@ class Trigger:
             return await self.no_build(repo, origin, f"skipped, because the commit message says {word[0]}")
         plan = await self._plan(event, repo, origin)
         if not plan.files and not plan.config_problem:
-            missing = f"the commit has no {repo.config_path}" if repo.config_path else _NO_CONFIG
-            return await self.no_build(repo, origin, f"no build: {missing}")
+            return await self.no_build(repo, origin, f"no build: {_no_config(repo)}")
         made = await self._made(plan, repo, origin)
         if isinstance(made, str):
             return await self.no_build(repo, origin, made)
@@ -146,10 +146,26 @@ class Trigger:
             raise Conflict(f"build {build.number} cannot run again: {made}")
         return repo.owner, repo.name, made.number
 
+    async def start_own(
+        self, event: Event, repo: Repo, *, inbox_id: int | None = None, who: Actor | None = None
+    ) -> Made | str:
+        """The build of an event that no ref has moved for, or the sentence why there is none.
+
+        With `inbox_id` it is made once; `who` started it, for the audit log. Raises Unavailable.
+        """
+        plan = replace(await self._read(event, repo), inbox_id=inbox_id, by=who)
+        if not plan.files and not plan.config_problem:
+            return f"no build: {_no_config(repo)}"
+        return await self._made(plan, repo, None)
+
     def build_url(self, repo: Repo, number: int) -> str:
         return f"{self._url}/r/{repo.owner}/{repo.name}/{number}"
 
     async def _plan(self, event: Event, repo: Repo, origin: Origin) -> _Plan:
+        return replace(await self._read(event, repo), inbox_id=origin.inbox_id, event_index=origin.index)
+
+    async def _read(self, event: Event, repo: Repo) -> _Plan:
+        """The plan of an event, with its pipeline files. Raises Unavailable."""
         files: Mapping[str, str] = {}
         problem = ""
         try:
@@ -158,13 +174,7 @@ class Trigger:
             raise
         except Invalid as error:
             problem = str(error)
-        return _Plan(
-            event=event,
-            files=files,
-            config_problem=problem,
-            inbox_id=origin.inbox_id,
-            event_index=origin.index,
-        )
+        return _Plan(event=event, files=files, config_problem=problem)
 
     async def _made(self, plan: _Plan, repo: Repo, origin: Origin | None) -> Made | str:
         """One at a time in a repo, so that the ref that keeps a build's commit is that build's."""
@@ -204,6 +214,8 @@ class Trigger:
         made = builds.create(connection, new, now)
         if origin is not None:
             _note(connection, repo, origin)
+        if plan.by is not None:
+            _note_run(connection, plan.by, made, now)
         if plan.again is not None:
             _note_rerun(connection, plan.again, made, now)
         elif repo.is_superseding and made.is_new:
@@ -293,6 +305,10 @@ def _note(connection: Connection, repo: Repo, origin: Origin) -> None:
         pull_requests.note(connection, origin.pull_request)
 
 
+def _no_config(repo: Repo) -> str:
+    return f"the commit has no {repo.config_path}" if repo.config_path else _NO_CONFIG
+
+
 def _summary(problems: tuple[Problem, ...]) -> str:
     errors = [problem for problem in problems if not problem.is_warning]
     first = str(errors[0]) if errors else "the pipeline file cannot be used"
@@ -343,6 +359,15 @@ def _note_rerun(connection: Connection, again: _Again, made: Made, now: float) -
     what = "what failed" if again.kept else "all of it"
     details = f"ran {what} again as #{made.number}"
     audit.note(connection, again.who, builds.deed(connection, again.build, "build.rerun", details), now)
+
+
+def _note_run(connection: Connection, who: Actor, made: Made, now: float) -> None:
+    build = builds.by_id(connection, made.build_id)
+    assert build is not None
+    details = f"branch {build.event['branch']}"
+    if names := ", ".join(build.event["variables"]):
+        details += f", with {names}"
+    audit.note(connection, who, builds.deed(connection, build, "build.run", details), now)
 
 
 def _left_words(made: Made) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,18 +18,24 @@ from ci.server.bus import LOOK_AGAIN_SECONDS, Bus
 from ci.server.clock import Clock
 from ci.server.config import Settings
 from ci.server.credentials import Credentials, Kind
+from ci.server.forges.address import Addresses, CheckedTransport
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
 from ci.server.forges.github import GitHub
-from ci.server.forges.github_api import RateLimits
+from ci.server.forges.github_api import GitHubApi, RateLimits
 from ci.server.inbox import Inbox
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
 from ci.server.models import Repo
 from ci.server.outbox import Outbox
 from ci.server.queue import TICK_SECONDS, Queue
+from ci.server.repos import Places, Repos
+from ci.server.retention import ROUND_SECONDS, Retention
+from ci.server.schedules import TICK_SECONDS as SCHEDULE_SECONDS
+from ci.server.schedules import Schedules
 from ci.server.secrets import Secrets
+from ci.server.starts import Starts
 from ci.server.store import codes, meta, runners, users
 from ci.server.store.database import Store
 from ci.server.trigger import Trigger
@@ -51,17 +58,18 @@ class Server:
         self.store = Store(folder / "shipway.db")
         self.credentials = Credentials(self.store, self.vault, self.clock)
         self.logs = Logs(folder / "logs", clock=self.clock)
-        self._client = httpx.AsyncClient()
+        addresses = Addresses(settings.allowed_private_hosts)
+        self._client = httpx.AsyncClient(transport=CheckedTransport(addresses))
         limits = RateLimits(self.clock)
         github = GitHub(client=self._client, limits=limits, token_of=self._token_of)
         self.forges = Forges(
             builtin=Builtin(folder / "git", settings.url),
-            plain=PlainGit(folder / "cache" / "git"),
+            plain=PlainGit(folder / "cache" / "git", addresses=addresses, login_of=self.credentials.login),
             others=(github,),
         )
         self.secrets = Secrets(self.store, self.vault, self.clock)
         self.variables = Variables(self.store, self.clock)
-        self.queue = Queue(self.store, self.bus, self.clock, self.vault, self.secrets)
+        self.queue = Queue(self.store, self.bus, self.clock, self.vault, self.secrets, self.credentials)
         limit = float(settings.disconnect_limit_seconds)
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock, disconnect_limit_seconds=limit)
         self.trigger = Trigger(self.store, self.bus, self.clock, self.forges, self.secrets, url=settings.url)
@@ -69,6 +77,25 @@ class Server:
         self.inbox = Inbox(
             self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=self.vault
         )
+        self.starts = Starts(self.store, self.trigger, self.forges)
+        git_folders = (folder / "git", folder / "cache" / "git")
+        self.repos = Repos(
+            self.store,
+            self.bus,
+            self.clock,
+            self.vault,
+            logs=self.logs,
+            places=Places(
+                builtin=self.forges.builtin,
+                folders=git_folders,
+                addresses=addresses,
+                ask_github=lambda url, token: GitHubApi(
+                    api_url=url, token=token, client=self._client, limits=limits
+                ),
+            ),
+        )
+        self.retention = Retention(self.store, self.bus, self.clock, self.logs, git_folders)
+        self.schedules = Schedules(self.store, self.bus, self.clock)
         self.outbox = Outbox(self.store, self.bus, self.clock, self.forges, settings.url)
         self.server_id = ""
         self._tasks: list[asyncio.Task[None]] = []
@@ -86,6 +113,8 @@ class Server:
             asyncio.create_task(self._every(TICK_SECONDS, self.queue.age_leases), name="lease ageing"),
             asyncio.create_task(self._inbox_loop(), name="inbox"),
             asyncio.create_task(self.outbox.run(), name="outbox"),
+            asyncio.create_task(self._every(ROUND_SECONDS, self.retention.round), name="retention"),
+            asyncio.create_task(self._every(SCHEDULE_SECONDS, self.schedules.tick), name="schedules"),
         ]
 
     async def stop(self) -> None:
@@ -137,6 +166,16 @@ class Server:
                     await subscription.wait(LOOK_AGAIN_SECONDS)
                     # Not awaited: a forge that does not answer holds up nobody else's push.
                     rounds.create_task(_survive(self.inbox.process_waiting))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """For work on the data folder that no server may do beside. Raises Unavailable where one runs."""
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _lock(folder: Path) -> int:

@@ -42,6 +42,9 @@ exit $shipway_code
 JOINED = _GATE % " 2>&1"
 APART = _GATE % ""
 
+#: What shells put into the environment of what they start.
+_ADDED = ("PWD", "OLDPWD", "SHLVL")
+
 
 def commands_payload(environment: Mapping[str, str], commands: Sequence[str], token: str) -> bytes:
     """What the gate is fed for a step with commands. `environment` holds exportable names only."""
@@ -49,16 +52,18 @@ def commands_payload(environment: Mapping[str, str], commands: Sequence[str], to
 
 
 def exec_payload(environment: Mapping[str, str], arguments: Sequence[str]) -> bytes:
-    """What the gate is fed to become a program of the image.
+    """What the gate is fed to become a program of the image, which finds no variable of the shell's own.
 
     A shell passes no name on that it cannot export; where the image has `env`, that does.
     """
+    added = " ".join(name for name in _ADDED if name not in environment)
     words = " ".join(_word(argument) for argument in arguments)
     others = [f"{name}={value}" for name, value in environment.items() if not is_exportable(name)]
     text = f"exec {words}"
     if others:
         through_env = " ".join(_word(one) for one in others)
         text = f"if command -v env >/dev/null; then exec env {through_env} {words}; else {text}; fi"
+    text = f"command unset {added} 2>/dev/null || :; {text}" if added else text
     return _payload({name: environment[name] for name in environment if is_exportable(name)}, text)
 
 

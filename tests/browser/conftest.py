@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, TimeoutError, async_playwright
 
+from tests import npm
 from tests.scene import PASSWORD, Scene
 
 #: Scripts run, and the log that the page may have is open. A function: a string would be eval.
 _IS_READY = """() => [...document.querySelectorAll("log-view")].every((view) => view.dataset.ready)
   && document.cookie.includes("shipway_scripts")"""
-HERE = Path(__file__).parent
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
 
@@ -88,8 +87,4 @@ async def sign_in(context: BrowserContext, site: str) -> None:
 @pytest.fixture(scope="session")
 def axe() -> str:
     """The source of axe-core, as the lock file pins it."""
-    source = HERE / "node_modules/axe-core/axe.min.js"
-    if not source.exists():
-        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        subprocess.run(command, cwd=HERE, check=True, capture_output=True)
-    return source.read_text()
+    return npm.file("axe-core/axe.min.js").read_text()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from ci.server.store import builds
+from ci.server.auth import Actor
+from ci.server.forges import git
+from ci.server.store import builds, repos
+from ci.server.store.schedules import Plan
 from tests.browser.conftest import open_page, sign_in
-from tests.scene import Done, Scene, blocked, fill
+from tests.scene import Done, Scene, blocked, fill, with_secrets
 
 pytestmark = pytest.mark.browser
 
@@ -19,12 +23,26 @@ PAGES = {
     "repos": "/repos",
     "repo": "/r/ada/api",
     "inbox": "/r/ada/api/inbox",
+    "delivery": "/r/ada/api/inbox/1",
+    "add a repo": "/repos/add",
+    "add a repo of GitHub": "/repos/add?forge=github",
+    "add a repo elsewhere": "/repos/add?forge=git",
+    "settings": "/r/ada/lib/settings",
+    "hook": "/r/ada/lib/hook",
+    "run by hand": "/r/ada/api/run",
+    "schedules": "/r/ada/lib/schedules",
+    "no schedules": "/r/ada/api/schedules",
     "runners": "/runners",
     "account": "/account",
     "people": "/admin/people",
     "audit": "/admin/audit",
     "members": "/r/ada/api/members",
     "audit of a repo": "/r/ada/api/audit",
+    "secrets": "/r/ada/api/secrets?set=branch",
+    "a secret": "/r/ada/api/secrets?edit=deploy_key&variable=LONG",
+    "secrets of an owner": "/o/ada/secrets",
+    "secrets of the server": "/admin/secrets",
+    "no secrets": "/r/ada/worker/secrets",
     "join": "/join",
     "passed": "/r/ada/api/7",
     "failed": "/r/ada/api/8",
@@ -39,6 +57,18 @@ PAGES = {
     "approval": "/r/ada/asked/2",
     "missing": "/r/ada/api/999",
 }
+
+
+async def _lib(scene: Scene) -> tuple[str, str]:
+    """A repo elsewhere whose forge refuses us, with a schedule; gives its hook's id and secret."""
+    ada = Actor(user_id=1, name="ada")
+    added = await scene.repos.add_plain(("ada", "lib"), "https://git.example.com/lib.git", None, ada)
+    number = added.repo.id or 0
+    sentence = "cannot fetch from https://git.example.com/lib.git: " + "no such host " * 9
+    await scene.store.write(lambda c: repos.set_forge_problem(c, number, sentence, scene.clock.now()))
+    plan = Plan(name="nightly", cron="30 2 * * *", time_zone="Europe/Berlin", branch="x" * 90)
+    await scene.schedules.add(added.repo, plan, ada)
+    return added.hook_id, added.secret
 
 
 async def _serious(page: Page, axe: str) -> list[str]:
@@ -59,6 +89,8 @@ async def test_axe_finds_nothing_serious(
 ) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
+    await _lib(scene)
     context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     wrong: list[str] = []
     page = await context.new_page()
@@ -78,6 +110,8 @@ async def test_no_page_is_wider_than_the_screen(
 ) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
+    await _lib(scene)
     pulled = Done(name="build", status="error", outcome="image", reason="no such host as this one, " * 20)
     await scene.build(await scene.repo("ada", "wide"), [("ci", [pulled])])
     context = await browser.new_context(viewport={"width": width, "height": 800})
@@ -95,6 +129,7 @@ async def test_the_newest_line_stands_once_where_the_log_is_live(
 ) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     for has_scripts in (False, True):
         context = await browser.new_context(java_script_enabled=has_scripts)
         await sign_in(context, site)
@@ -127,6 +162,7 @@ async def test_without_scripts_a_build_can_be_read_and_cancelled(
 async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     await open_page(page, site)
     await page.keyboard.press("j")
     await page.keyboard.press("j")
@@ -148,6 +184,7 @@ async def test_keys_move_through_rows_and_say_what_they_are(scene: Scene, site: 
 async def test_the_palette_goes_to_a_repo_by_a_few_letters(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     await open_page(page, site)
     await page.keyboard.press("Control+k")
     box = page.get_by_role("combobox", name="A page, a repo or a build")
@@ -164,6 +201,7 @@ async def test_the_palette_goes_to_a_repo_by_a_few_letters(scene: Scene, site: s
 async def test_a_new_build_appears_in_the_list_without_a_reload(scene: Scene, site: str, page: Page) -> None:
     await fill(scene)
     await blocked(scene, await scene.repo("ada", "asked"))
+    await with_secrets(scene, 1)
     await open_page(page, site)
     await page.evaluate("window.marker = 1")
     before = await page.locator(".builds > li").count()
@@ -186,3 +224,20 @@ async def test_a_lost_server_is_told_after_three_seconds_and_found_again(
         await context.set_offline(True)
     await expect(page.locator("#offline")).to_be_visible(timeout=8000)
     await context.close()
+
+
+async def test_the_first_delivery_appears_by_itself_and_so_does_its_verdict(
+    scene: Scene, site: str, page: Page
+) -> None:
+    hook_id, secret = await _lib(scene)
+    await open_page(page, f"{site}/r/ada/lib/hook")
+    await expect(page.locator("#came")).to_contain_text("waiting for the first delivery")
+    push = {"push_id": "p1", "ref": "refs/heads/main", "before": "a" * 40, "after": "0" * 40}
+    body = json.dumps(push).encode()
+    await scene.inbox.receive(hook_id, {git.SIGNATURE_HEADER: git.signature(body, secret.encode())}, body)
+    await expect(page.locator("#came")).to_contain_text("delivery received")
+    await page.click("#came a")
+    await expect(page.locator("#verdict")).to_contain_text("not looked at yet")
+    await scene.inbox.process_waiting()
+    await expect(page.locator("#verdict")).to_contain_text("was deleted, so there is nothing to build")
+    await expect(page.locator("#verdict button")).to_have_text("Replay")

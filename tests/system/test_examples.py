@@ -51,7 +51,7 @@ def log(shipway: Shipway, name: str, job: dict[str, Any], step: str) -> str:
 
 def test_every_example_is_tested_here() -> None:
     pipelines = [path.parent.name for path in (ROOT / "examples").glob("*/.ci.y*ml")]
-    assert sorted(pipelines) == sorted(EXAMPLES)
+    assert sorted(pipelines) == sorted([*EXAMPLES, "deploy"])  # that one: test_deploy.py
 
 
 def test_hello_prints_its_build_and_a_file_of_its_commit(shipway: Shipway) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import sqlite3
 import subprocess
@@ -10,6 +11,13 @@ import urllib.parse
 import pytest
 
 from bench.whole import Shipway, Work, until
+from ci.event import Event, Kind
+from ci.server.config import Settings
+from ci.server.models import PullRequest
+from ci.server.store import repos
+from ci.server.trigger import Origin
+from ci.server.wiring import Server
+from tests.system.test_mask_every_channel import forms as all_forms
 
 pytestmark = pytest.mark.docker
 
@@ -91,3 +99,87 @@ def test_a_secret_that_is_not_there_ends_the_build_before_anything_runs(
     assert (build["status"], build["outcome"], build["jobs"]) == ("error", "secret", [])
     assert "`shipway secret set token --repo ada/app` sets it" in build["problems"][0]["message"]
     assert build["problems"][0]["line"] == 6
+
+
+NOSY = """
+skip_clone: false
+services:
+  nosy:
+    image: busybox
+    environment: { TOKEN: { from_secret: token } }
+    commands: [env, sleep 30]
+steps:
+  look:
+    image: busybox
+    environment: { TOKEN: { from_secret: token } }
+    commands:
+      - echo "the token is [$TOKEN] and $${TOKEN+it is set}"
+      - env
+      - cat /proc/*/environ | tr "\\0" "\\n"
+      - cat /proc/mounts .git/config
+      - grep -r -e . /workspace /run /tmp /dev/shm || true
+  plug:
+    image: environment:1
+    deploy: false
+    settings: { target: { from_secret: token } }
+"""
+
+
+async def _fork_build(shipway: Shipway, sha: str, number: int, sender: str) -> None:
+    """What a forge's delivery about a pull request from a fork makes."""
+    server = Server(Settings.load({}, {"data_dir": shipway.data, "url": shipway.url}))
+    await server.store.open()
+    try:
+        repo = await server.store.read(lambda c: repos.find(c, "ada", "app"))
+        assert repo is not None and repo.id is not None
+        event = Event(
+            kind=Kind.PULL_REQUEST,
+            ref="refs/heads/main",
+            branch="main",
+            after=sha,
+            pull_request=number,
+            source_repo="mallory/app",
+            is_from_fork=True,
+            sender=sender,
+            variables={},
+        )
+        seen = PullRequest(
+            repo_id=repo.id, number=number, head_sha=sha, target_branch="main", updated_at=float(number)
+        )
+        origin = Origin(inbox_id=1, index=number, ref="refs/pull/1/head", ref_sha=sha, pull_request=seen)
+        assert (await server.trigger.start_build(event, repo, origin)).number == number
+    finally:
+        await server.store.close()
+
+
+@pytest.mark.parametrize("sender", ["mallory", "ada"], ids=["by a stranger", "by a maintainer"])
+def test_fork_pr_gets_no_secret_env(docker_shipway: Shipway, docker_work: Work, sender: str) -> None:
+    shipway = docker_shipway
+    shipway.api("PUT", "/api/owners/ada/secrets/token", value=CANARY)
+    shipway.api("PUT", "/api/variables/REGION", value="north")
+    sha = docker_work.commit({".ci.yml": NOSY})
+    docker_work.push()
+    first = shipway.wait("ada/app/1", seconds=90)
+    assert first["status"] == "success", first["reason"]
+    asyncio.run(_fork_build(shipway, sha, 2, sender))
+    question = shipway.api("GET", "/api/repos/ada/app/builds/2/approval")
+    shipway.api("POST", "/api/repos/ada/app/builds/2/approve", binding=question["binding"])
+    build = shipway.wait("ada/app/2", seconds=90)
+    assert build["status"] == "success", build
+    withheld = [each["message"] for each in build["problems"] if each["is_warning"]]
+    assert len(withheld) == 3
+    assert all("withheld from a stranger's pull request" in message for message in withheld)
+    looked = shipway.raw("ada/app/2/ci/look")
+    assert b"the token is [] and it is set\n" in looked
+    assert b"\nREGION=north\n" in looked
+    assert b"PLUGIN_TARGET=\n" in shipway.raw("ada/app/2/ci/plug")
+    trusted = shipway.raw("ada/app/1/ci/look")
+    assert b"the token is [***]" in trusted
+    seen = {str(path): path.read_bytes() for path in shipway.folder.rglob("*") if path.is_file()}
+    for page in ("/r/ada/app/2", "/r/ada/app/2/ci/look", "/api/repos/ada/app/builds/2", "/r/ada/app/secrets"):
+        seen[page] = shipway.get(page)
+    for step in ("clone", "look", "plug", "nosy"):
+        seen[step] = shipway.raw(f"ada/app/2/ci/{step}")
+    assert [name for name, data in seen.items() if any(form in data for form in all_forms(CANARY))] == []
+    # Not even masked: there was nothing to mask but the runner's own credential for the clone.
+    assert b"***" not in looked

@@ -19,16 +19,13 @@ from sqlalchemy import update
 from ci.client.http import PIECE_BYTES
 from ci.client.servers import Account, Servers
 from ci.event import Event, Kind
-from ci.server.config import Settings
 from ci.server.logs import LogKey
 from ci.server.store import repos
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, SESSION, STEP
-from ci.server.wiring import Server
 from ci.spec import JobSpec, StepKind, StepSpec
 from tests.scene import PASSWORD, Scene, blocked, fill
 from tests.scene import Done as Step
 from tests.unit.commanding import SHIPWAY, Person
-from web.repo_api import RepoApi
 
 
 class Shown:
@@ -346,10 +343,9 @@ async def test_a_secret_goes_in_by_standard_input_and_its_value_never_comes_out(
 
 
 async def test_settings_of_a_repo_are_shown_and_changed(shown: Shown, tmp_path: Path) -> None:
-    server = Server(Settings.load({}, {"data_dir": tmp_path / "data"}))
-    async with shown.scene.serving(RepoApi(server.inbox).entries()) as url:
+    async with shown.scene.serving() as url:
         ada = Person(home=tmp_path, url=url, token=shown.ada.token)
-        assert "timeout_minutes  60" in (await ada.run("repo", "settings", "ada/api")).text
+        assert "timeout_minutes   60" in (await ada.run("repo", "settings", "ada/api")).text
         changed = await ada.run("repo", "settings", "ada/api", "--set", "timeout-minutes=90", "--json")
         assert changed.json["timeout_minutes"] == 90
         assert (await ada.run("repo", "disable", "ada/api")).text == "ada/api is disabled\n"

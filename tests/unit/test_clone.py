@@ -269,9 +269,10 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(forge: Forge, tmp_path
 def test_a_commit_that_its_user_may_not_read_is_not_tried_again(forge: Forge, tmp_path: Path) -> None:
     spec = clone_of(forge, forge.commit(), tmp_path / "data")._spec
     forge.headers.clear()
-    with pytest.raises(CloneError, match="git cannot fetch"):
-        Clone(spec, tmp_path / "data", ("job", "wrong")).fetch(lambda line: None)
-    assert len(forge.headers) == 1
+    for login, sentence in ((("job", "wrong"), "takes no such credential"), (None, "wants a credential")):
+        with pytest.raises(CloneError, match=rf"git may not read {forge.url}: its server {sentence}"):
+            Clone(spec, tmp_path / "data", login).fetch(lambda line: None)
+    assert len(forge.headers) == 2
 
 
 def test_a_tag_is_a_tag_in_the_workspace(forge: Forge, tmp_path: Path) -> None:

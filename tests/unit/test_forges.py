@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ci.errors import Invalid, Unavailable
+from ci.errors import Forbidden, Invalid, Unavailable
 from ci.event import Event, Kind
 from ci.server.forges import git
+from ci.server.forges.address import Addresses
 from ci.server.forges.bare import BUILD_REFS, Bare, GitFailed, is_ref_name, is_sha
 from ci.server.forges.base import Push, Update, parse_push
 from ci.server.forges.builtin import Builtin
@@ -314,12 +315,18 @@ async def test_a_commit_that_is_gone_elsewhere_is_unavailable(
         await plain.event_of(elsewhere(builtin), push_of(update), update)
 
 
-async def test_an_unreachable_repository_is_unavailable_and_its_password_stays_secret(tmp_path: Path) -> None:
-    url = "http://user:hush@127.0.0.1:9/x.git"
-    repo = Repo(id=3, forge="git", forge_key=url, owner="a", name="b", clone_url=url, created_at=1.0)
-    with pytest.raises(Unavailable) as error:
-        await PlainGit(tmp_path / "cache").ref_stands_at(repo, "refs/heads/main", A)
-    assert "hush" not in str(error.value)
+async def test_an_unreachable_repository_is_unavailable_and_a_password_in_its_url_stays_secret(
+    tmp_path: Path,
+) -> None:
+    plain = PlainGit(tmp_path / "cache", addresses=Addresses("127.0.0.1"))
+    for url, kind in (
+        ("http://127.0.0.1:9/x.git", Unavailable),
+        ("http://user:hush@127.0.0.1:9/x.git", Forbidden),
+    ):
+        repo = Repo(id=3, forge="git", forge_key=url, owner="a", name="b", clone_url=url, created_at=1.0)
+        with pytest.raises(kind) as error:
+            await plain.ref_stands_at(repo, "refs/heads/main", A)
+        assert "hush" not in str(error.value)
 
 
 async def test_foreign_protocols_are_never_run(builtin: Builtin, work: Work, tmp_path: Path) -> None:

@@ -16,7 +16,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from ci.errors import NotFound, Unauthenticated
+from ci.errors import Forbidden, NotFound, Unauthenticated
+from ci.server.forges.address import Addresses
+from ci.server.forges.git import PlainGit
+from ci.server.forges.news import Update
+from ci.server.models import Repo
 from tests.ready import Ready
 from web.git_http import Access, GitHTTP, install_hooks
 
@@ -206,3 +210,30 @@ async def test_a_hook_without_its_server_refuses_the_push(host: Host, work: Path
     output = await git(work, "push", str(host.folder / "7.git"), "main", code=1, **gone)
     assert "the server does not answer" in output
     assert await git(host.folder / "7.git", "for-each-ref") == ""
+
+
+async def test_a_private_repository_elsewhere_is_read_with_its_credential_alone(
+    host: Host, work: Path, tmp_path: Path
+) -> None:
+    """The same server, as one that is somewhere else."""
+    await git(work, "push", "-q", remote(host), "main")
+    sha = (await git(work, "rev-parse", "HEAD")).strip()
+    url = f"{host.url}/git/ada/app.git"
+    repo = Repo(id=3, forge="git", forge_key=url, owner="a", name="b", clone_url=url, created_at=1.0)
+    update = Update(ref="refs/heads/main", after=sha)
+    right = PlainGit(
+        tmp_path / "cache", addresses=Addresses("127.0.0.1"), login_of=lambda repo: ("ada", "right")
+    )
+    assert await right.tip(repo, "refs/heads/main") == sha
+    assert await (await right.objects(repo, update)).commit_of(sha) == sha
+    for login in (None, ("ada", "wr0ng-word")):
+        wrong = PlainGit(
+            tmp_path / f"other-{login}",
+            addresses=Addresses("127.0.0.1"),
+            login_of=lambda repo, login=login: login,
+        )
+        with pytest.raises(Forbidden) as refused:
+            await wrong.tip(repo, "refs/heads/main")
+        assert "wr0ng-word" not in str(refused.value)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert b"right" not in kept

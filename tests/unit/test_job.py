@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -352,6 +355,41 @@ async def test_a_clone_that_fails_says_why_in_its_log_and_skips_the_steps(
     assert (end.status, end.outcome) == (Status.ERROR, Outcome.INFRA)
     assert b"git cannot fetch 111111111111 from http://127.0.0.1:1/x.git" in job.log(0)
     assert job.of(1)[-1].reason == "needs clone, which ended in an error"
+
+
+class _Telltale(BaseHTTPRequestHandler):
+    """A git server that answers with the password it was sent."""
+
+    def do_GET(self) -> None:
+        sent = base64.b64decode(self.headers["authorization"].split()[1]).decode()
+        said = f"ERR no repository for {sent}, {self.headers['authorization']}".encode()
+        body = b"001e# service=git-upload-pack\n0000" + f"{len(said) + 4:04x}".encode() + said
+        self.send_response(200)
+        self.send_header("content-type", "application/x-git-upload-pack-advertisement")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+async def test_what_a_git_server_says_with_the_credential_in_it_is_masked(run, tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Telltale) as server:
+        Thread(target=server.serve_forever, args=(0.01,)).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/x.git"
+            clone = CloneSpec(url=url, sha="1" * 40, ref="refs/heads/main", repo_key="k")
+            job = run(step("clone", 0, kind=StepKind.CLONE, commands=()), clone=clone)
+            job._make_clone = lambda: Clone(clone, tmp_path, ("job", "the-clone-pa55word"))
+            end = await job.start().end()
+        finally:
+            await asyncio.to_thread(server.shutdown)
+    assert "remote error: no repository for job:***, Basic ***" in end.reason
+    assert b"no repository for job:***" in job.log(0)
+    for text in (end.reason.encode(), job.log(0), (job.reader.folder / "journal").read_bytes()):
+        assert b"pa55word" not in text
+        assert base64.b64encode(b"job:the-clone-pa55word") not in text
 
 
 def made_repository(folder: Path) -> str:

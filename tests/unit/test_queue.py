@@ -6,15 +6,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from ci.errors import Unavailable
 from ci.protocol import Begin
+from ci.server.credentials import Credential, Credentials, Kind
 from ci.server.queue import Queue, why_waiting
 from ci.server.store import attempts, jobs, runners
 from ci.server.store.database import Store
+from ci.server.store.tables import REPO
 from ci.server.vault import Vault
 from ci.status import Status
-from tests.unit.world import Core, core, hello, spec
+from tests.unit.world import ADA, CLONE, Core, core, hello, spec
 
 
 @pytest.fixture
@@ -166,7 +169,7 @@ async def test_a_server_that_starts_ages_nothing_in_its_first_pass(world: Core) 
     runner = await world.runner()
     assigned = await world.started(runner)
     await world.age(12)
-    restarted = Queue(world.store, world.bus, world.clock, Vault(bytes(32)), world.secrets)
+    restarted = Queue(world.store, world.bus, world.clock, Vault(bytes(32)), world.secrets, world.credentials)
     await restarted.age_leases()
     assert (await world.job(assigned.lease.job)).lease_ticks == 11
 
@@ -187,7 +190,7 @@ async def test_a_pass_that_cannot_commit_ages_nothing_and_forgets_no_heartbeat(
     assigned = await world.started(runner)
     await world.age(6)
     closed = Store(tmp_path / "closed.db")
-    queue = Queue(closed, world.bus, world.clock, Vault(bytes(32)), world.secrets)
+    queue = Queue(closed, world.bus, world.clock, Vault(bytes(32)), world.secrets, world.credentials)
     queue.heartbeat(runner, (assigned.lease,))
     with pytest.raises(Unavailable):
         await queue.age_leases()
@@ -246,7 +249,10 @@ async def test_two_stores_on_one_file_never_lease_a_job_twice(world: Core, tmp_p
     other = Store(tmp_path / "shipway.db")
     await other.open()
     try:
-        queues = [world.queue, Queue(other, world.bus, world.clock, Vault(bytes(32)), world.secrets)]
+        queues = [
+            world.queue,
+            Queue(other, world.bus, world.clock, Vault(bytes(32)), world.secrets, world.credentials),
+        ]
         ids = [await world.runner(f"r{number}", capacity=100) for number in range(8)]
         takes = [queues[number % 2].take(runner, 10) for number, runner in enumerate(ids)]
         taken = [each.lease.job for got in await asyncio.gather(*takes) for each in got]
@@ -294,7 +300,7 @@ async def test_why_a_job_waits_is_a_sentence_at_every_turn(world: Core) -> None:
 
 
 async def test_the_clone_token_reads_one_repo_while_its_lease_lives(world: Core) -> None:
-    await world.build()
+    await world.build(spec(clone=CLONE))
     runner = await world.runner()
     (assigned,) = await world.queue.take(runner, 1)
     assert assigned.credentials is not None
@@ -325,3 +331,27 @@ async def test_a_status_is_only_ever_one_of_the_table(world: Core) -> None:
     assert await world.store.write(lambda c: jobs.advance(c, job, Status.CANCELLED))
     for status in Status:
         assert not await world.store.write(lambda c, status=status: jobs.advance(c, job, status))
+
+
+async def test_a_repo_elsewhere_is_cloned_with_its_credential_which_is_masked(world: Core) -> None:
+    credentials = Credentials(world.store, Vault(bytes(32)), world.clock)
+    await world.store.write(lambda c: c.execute(update(REPO).values(forge="git", clone_url=CLONE.url)))
+    runner = await world.runner()
+    given = ((None, None), (Credential(kind=Kind.TOKEN, value="t0ken"), ("x-access-token", "t0ken")))
+    password = Credential(kind=Kind.PASSWORD, user="bot", value="pass")
+    for credential, login in (*given, (password, ("bot", "pass"))):
+        await credentials.set(world.repo_id, credential, ADA)
+        await world.build(spec(clone=CLONE))
+        (assigned,) = await world.queue.take(runner, 1)
+        assert assigned.credentials == login
+        assert assigned.masks == ((login[1],) if login else ())
+
+
+async def test_a_credential_that_cannot_be_opened_ends_its_job_and_no_other(world: Core) -> None:
+    await world.store.write(lambda c: c.execute(update(REPO).values(forge="git", clone_url=CLONE.url)))
+    other = Credentials(world.store, Vault(b"1" * 32), world.clock)
+    await other.set(world.repo_id, Credential(kind=Kind.TOKEN, value="t0ken"), ADA)
+    build = await world.build(spec(clone=CLONE))
+    assert await world.queue.take(await world.runner(), 2) == []
+    (job,) = await world.jobs_of(build)
+    assert job.status == "error" and "set it again in its settings" in job.reason

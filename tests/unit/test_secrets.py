@@ -11,11 +11,12 @@ from sqlalchemy import select
 from ci.environ import Context
 from ci.errors import ConfigError, Invalid, NotFound
 from ci.event import Event, Kind
+from ci.images import repository
 from ci.pipeline.compile import Compiled, build_jobs
 from ci.server import secrets
 from ci.server.auth import Actor
 from ci.server.models import Repo
-from ci.server.secrets import Filters, repository, weakness
+from ci.server.secrets import Filters, weakness
 from ci.server.store import audit, repos
 from ci.server.store import secrets as rows
 from ci.server.store.tables import SECRET
@@ -258,9 +259,9 @@ async def test_a_secret_for_images_is_only_for_plugins_that_nothing_else_steers(
     assert await why(f"image: 'docker.io/library/busybox:2', settings: {{k: {secret}}}") == ""
     for step in (
         f"image: busybox, environment: {{K: {secret}}}, commands: [make]",
-        f"image: busybox, environment: {{LD_PRELOAD: /workspace/x.so}}, settings: {{k: {secret}}}",
+        f"image: busybox, environment: {{FOR_ALL: to-see}}, settings: {{k: {secret}}}",
     ):
-        assert "steps with settings, no commands and no environment" in await why(step)
+        assert "this step must be a plugin, without commands and environment" in await why(step)
     assert "this is docker.io/library/alpine" in await why(f"image: alpine, settings: {{k: {secret}}}")
 
 
@@ -289,6 +290,11 @@ async def test_a_job_is_refused_a_secret_that_was_narrowed_meanwhile(server: Cor
     (job,) = await server.jobs_of(build_id)
     assert (job.status, job.outcome) == (Status.ERROR.value, "secret")
     assert job.reason == "step 'show' cannot read the secret 'token': it is for tag, this is push"
+    build_id = await server.build(*compiled().jobs)
+    await _set(server, "token", images=["busybox"])
+    assert await server.queue.take(await server.runner("b"), 1) == []
+    (job,) = await server.jobs_of(build_id)
+    assert "it is for what the images docker.io/library/busybox do by themselves" in job.reason
 
 
 async def test_what_the_matrix_or_a_person_gives_reaches_commands_and_no_plugin() -> None:

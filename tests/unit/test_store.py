@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import func, select, text
+from sqlalchemy import create_engine, func, select, text
 from sqlmodel import SQLModel
 
 from ci.errors import Conflict, Unavailable
@@ -19,7 +21,8 @@ from ci.server.models import Code
 from ci.server.store import builds, meta, repos
 from ci.server.store.builds import NewBuild
 from ci.server.store.database import Connection, Store
-from ci.server.store.tables import BUILD, CODE, add, add_if_new
+from ci.server.store.migrations import upgrade
+from ci.server.store.tables import BUILD, CODE, JOB, REPO, add, add_if_new
 from tests.unit.world import event, spec
 
 
@@ -177,6 +180,59 @@ async def test_the_checks_of_the_models_are_in_the_migrations(store: Store) -> N
     sql = await store.read(lambda c: c.execute(text("SELECT name, sql FROM sqlite_master")).all())
     for table, name in wanted:
         assert any(row.name == table and str(name) in row.sql for row in sql)
+
+
+async def test_an_id_that_stands_outside_the_database_is_never_given_again(store: Store) -> None:
+    def names(connection: Connection) -> set[str]:
+        rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        return {row.name for row in rows if "AUTOINCREMENT" in row.sql}
+
+    wanted = {
+        table.name
+        for table in SQLModel.metadata.tables.values()
+        if table.dialect_options["sqlite"]["autoincrement"]
+    }
+    assert await store.read(names) == wanted == {"user", "repo", "inbox", "build", "runner", "job"}
+    first = await store.write(lambda c: repos.create(c, owner="a", name="b", now=1.0))
+    await store.write(lambda c: c.execute(REPO.delete()))
+    assert await store.write(lambda c: repos.create(c, owner="a", name="b", now=1.0)) == first + 1
+
+
+async def test_an_upgrade_keeps_rows_and_what_they_point_to(tmp_path: Path) -> None:
+    """A database of the first schema, with a build that has a job."""
+    path = tmp_path / "shipway.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(upgrade.__file__).parent))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    rows = (
+        "repo VALUES (7, 'builtin', 'k', 'a', 'b', '', '', 5, 1, 1.0)",
+        "build (id, repo_id, number, event_index, event, config_file, config, problems, status, reason, "
+        "cancel_reason, created_at) VALUES (9, 7, 4, 0, '{}', '', '', '[]', 'success', '', '', 1.0)",
+        "job (id, build_id, position, name, slug, spec, status, reason, attempt, epoch, is_accepted, "
+        "lease_ticks, lost_attempts, created_at) "
+        "VALUES (11, 9, 0, 'ci', 'ci', '{}', 'success', '', 1, 1, 1, 0, 0, 1.0)",
+        "step VALUES (1, 11, 1, 0, 'a', 'a', 'commands', '', 'success', NULL, '', 0, 1, 2, 3, 4, 1, 1, 0)",
+    )
+    with sqlite3.connect(path) as plain:
+        for row in rows:
+            plain.execute(f"INSERT INTO {row}")
+    plain.close()
+    upgraded = Store(path)
+    await upgraded.open()
+    joined = (
+        "SELECT job.id, build.id, repo.id FROM step JOIN job ON step.job_id = job.id "
+        "JOIN build ON job.build_id = build.id JOIN repo ON build.repo_id = repo.id"
+    )
+    found = await upgraded.read(lambda c: c.execute(text(joined)).all())
+    assert [tuple(row) for row in found] == [(11, 9, 7)]
+    assert await upgraded.write(lambda c: repos.create(c, owner="a", name="c", now=1.0)) == 8
+    with pytest.raises(Conflict):
+        await upgraded.write(lambda c: c.execute(JOB.delete()))  # its step still points to it
+    await upgraded.close()
 
 
 async def test_opening_again_changes_nothing(store: Store, tmp_path: Path) -> None:

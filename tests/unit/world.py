@@ -13,6 +13,7 @@ from ci.protocol import Assign, Change, Hello, JobEnded, Lease, Record, ServerMe
 from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
+from ci.server.credentials import Credentials
 from ci.server.lifecycle import Lifecycle
 from ci.server.models import Build, Job, Step
 from ci.server.queue import TICK_SECONDS, Queue
@@ -21,7 +22,7 @@ from ci.server.store import builds, codes, jobs, repos, runners
 from ci.server.store.builds import NewBuild
 from ci.server.store.database import Store
 from ci.server.vault import Vault
-from ci.spec import JobSpec, StepKind, StepSpec
+from ci.spec import CloneSpec, JobSpec, StepKind, StepSpec
 from ci.status import Status
 
 SHA = "a" * 40
@@ -52,10 +53,19 @@ def step(number: int, name: str, *, deploy: bool = False, depends_on: tuple[str,
     )
 
 
-def spec(name: str = "ci", *, deploy: bool = False, labels: dict[str, str] | None = None) -> JobSpec:
+CLONE = CloneSpec(url="https://git.example/ada/app.git", sha=SHA, ref="refs/heads/main", repo_key="1")
+
+
+def spec(
+    name: str = "ci",
+    *,
+    deploy: bool = False,
+    labels: dict[str, str] | None = None,
+    clone: CloneSpec | None = None,
+) -> JobSpec:
     """A job of two steps, `test` and then `end`, the second with side effects if asked for."""
     steps = (step(1, "test"), step(2, "end", deploy=deploy, depends_on=("test",)))
-    return JobSpec(name=name, slug=name, labels=labels or {}, steps=steps)
+    return JobSpec(name=name, slug=name, labels=labels or {}, steps=steps, clone=clone)
 
 
 def event(ref: str = "refs/heads/main", after: str = SHA) -> Event:
@@ -71,6 +81,7 @@ class Core:
     lifecycle: Lifecycle
     repo_id: int
     secrets: Secrets
+    credentials: Credentials
 
     async def build(self, *specs: JobSpec, of: Event | None = None) -> int:
         """A build with these jobs; returns its id."""
@@ -143,8 +154,9 @@ async def core(path: Path) -> AsyncIterator[Core]:
         repo_id = await store.write(lambda c: repos.create(c, owner="ada", name="app", now=clock.now()))
         vault = Vault(bytes(32))
         secrets = Secrets(store, vault, clock)
-        queue = Queue(store, bus, clock, vault, secrets)
-        yield Core(store, bus, clock, queue, Lifecycle(store, bus, clock), repo_id, secrets)
+        credentials = Credentials(store, vault, clock)
+        queue = Queue(store, bus, clock, vault, secrets, credentials)
+        yield Core(store, bus, clock, queue, Lifecycle(store, bus, clock), repo_id, secrets, credentials)
     finally:
         await store.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +59,13 @@ class Bare:
         self.path = path
         self._protocols = protocols
 
-    async def git(self, *arguments: str, timeout_seconds: float = 60.0) -> bytes:
-        """Run git in the repository; returns what it wrote. Raises GitFailed."""
+    async def git(
+        self, *arguments: str, timeout_seconds: float = 60.0, config: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Run git in the repository; returns what it wrote. Raises GitFailed.
+
+        `config` goes by environment: what is secret in it stands in no command line.
+        """
         process = await asyncio.create_subprocess_exec(
             *(
                 "git",
@@ -72,7 +77,7 @@ class Bare:
                 "core.fsmonitor=false",
             ),
             *("-c", "gc.auto=0", "-c", "credential.helper=", "-C", str(self.path), *arguments),
-            env=self._environment(),
+            env=self._environment(config or {}),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -93,9 +98,12 @@ class Bare:
             raise GitFailed(lines[-1] if lines else f"git {arguments[0]} exited with {process.returncode}")
         return written
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, config: Mapping[str, str]) -> dict[str, str]:
         """Nothing of the user who runs the server, or of the machine, takes part."""
-        return {
+        pairs = {"GIT_CONFIG_COUNT": str(len(config))}
+        for number, (key, value) in enumerate(config.items()):
+            pairs |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return pairs | {
             "PATH": os.environ.get("PATH", os.defpath),
             "LC_ALL": "C",
             "HOME": "/nonexistent",

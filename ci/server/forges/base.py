@@ -5,8 +5,8 @@ A forge is one file beside this one. What differs between forges is here, in the
 1. `is_signed` over the raw body, `delivery` (well-formed? whose? which?): web/hooks and the inbox, before a
    delivery is stored. Pure and quick.
 2. `news`: what the stored delivery says, in our words (news.py). Pure.
-3. `event_of`, `read_config`, `ref_stands_at`, `facts`: what is asked of the forge while the delivery is
-   processed. Each may be called again. Where it cannot answer now it raises Unavailable (RateLimited),
+3. `event_of`, `read_config`, `tip`, `ref_stands_at`, `facts`: what is asked of the forge while the delivery
+   is processed. Each may be called again. Where it cannot answer now it raises Unavailable (RateLimited),
    Forbidden or NotFound, and the delivery is tried again.
 4. `keep`, `clone_url`, `set_status`: what a build needs of it.
 
@@ -30,11 +30,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ci.errors import Invalid
+from ci.errors import Invalid, Unavailable
 from ci.event import Event, Kind
 from ci.server.forges.bare import Bare, is_ref_name, is_sha
 from ci.server.forges.news import BRANCH, MAX_REFS, TAG, News, Push, Update
 from ci.server.models import Repo
+from ci.server.store.repos import NewRepo
 
 __all__ = ["MAX_REFS", "Push", "Update", "parse_push"]
 
@@ -60,6 +61,10 @@ def parse_push(body: bytes) -> Push:
             if not is_sha(sha):
                 raise Invalid(f"this is no push: {sha[:80]!r} is no commit id of 40 hex digits")
     return push
+
+
+class NotReady(Unavailable):
+    """The forge answers, but has not made what this one delivery needs; soon it will."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,20 @@ class RepoFacts:
     is_private: bool
     clone_url: str
     html_url: str
+
+
+def new_repo(forge: str, facts: RepoFacts, *, api_url: str = "") -> NewRepo:
+    """The repo as it is to be here."""
+    return NewRepo(
+        forge=forge,
+        key=facts.key,
+        owner=facts.owner,
+        name=facts.name,
+        clone_url=facts.clone_url,
+        default_branch=facts.default_branch,
+        is_private=facts.is_private,
+        api_url=api_url,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +159,12 @@ class Forge(ABC):
         """Pipeline files by name, empty if the commit has none. Raises Invalid for unusable ones."""
 
     @abstractmethod
+    async def tip(self, repo: Repo, ref: str) -> str | None:
+        """The id of what the full ref points at now (of a branch: a commit); None where there is none."""
+
     async def ref_stands_at(self, repo: Repo, ref: str, sha: str) -> bool:
         """Whether the ref is at `sha` now."""
+        return await self.tip(repo, ref) == sha
 
     async def facts(self, repo: Repo) -> RepoFacts | None:
         """The repo as the forge has it; None where the forge does not know more than we do."""

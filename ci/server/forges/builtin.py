@@ -64,8 +64,8 @@ class Builtin(Cloned):
     async def objects(self, repo: Repo, update: Update) -> Bare:
         return self.bare(repo.id or 0)
 
-    async def ref_stands_at(self, repo: Repo, ref: str, sha: str) -> bool:
-        return await self.bare(repo.id or 0).ref(ref) == sha
+    async def tip(self, repo: Repo, ref: str) -> str | None:
+        return await self.bare(repo.id or 0).ref(ref)
 
     async def keep(self, repo: Repo, number: int, sha: str) -> None:
         await self.bare(repo.id or 0).keep(number, sha)

@@ -4,21 +4,24 @@
     Content-Type: application/json
     X-Shipway-Signature: sha256=<hex HMAC-SHA256 of the raw body under the hook's secret>
 
-Nothing in the payload is believed beyond its signature: commits are fetched from the repo's own clone URL.
+Nothing in the payload is believed beyond its signature: commits are fetched from the repo's own clone URL, by
+git, which is told the checked addresses of its host (address.py) and the repo's credential by environment.
 `post_receive` makes the ready hook script.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ci.errors import Invalid, Unavailable
+from ci.errors import Forbidden, Invalid, ShipwayError, Unavailable
+from ci.server.forges.address import Addresses
 from ci.server.forges.bare import NO_SHA, Bare, GitFailed
 from ci.server.forges.base import Cloned, Delivery, parse_push
 from ci.server.forges.news import Update
@@ -27,6 +30,10 @@ from ci.server.models import Repo
 SIGNATURE_HEADER = "x-shipway-signature"
 FETCH_SECONDS = 300.0
 PROTOCOLS = ("http", "https")
+#: User and password for a repo's server; None: as anybody.
+LoginOf = Callable[[Repo], tuple[str, str] | None]
+#: What git says when a server refuses it, or would be told more.
+_WANTS_LOGIN = ("could not read Username", "could not read Password", "Authentication failed", "error: 403")
 
 
 def signature(body: bytes, secret: bytes) -> str:
@@ -49,7 +56,7 @@ def check_clone_url(url: str, protocols: Sequence[str] = PROTOCOLS) -> str:
     except ValueError as error:
         raise Invalid(f"{url!r} is no URL: {error}") from error
     if parts.username or parts.password:  # every step would read it, in CI_REPO_CLONE_URL
-        raise Invalid("a clone URL holds no user and no password; a repo that needs one cannot be built yet")
+        raise Invalid("a clone URL holds no user and no password: give them as the repo's credential")
     is_local = parts.scheme == "file"
     if parts.scheme not in protocols or not (parts.hostname or is_local) or re.search(r"[\x00-\x20]", url):
         raise Invalid(
@@ -66,10 +73,19 @@ def post_receive(hook_url: str) -> str:
 class PlainGit(Cloned):
     name = "git"
 
-    def __init__(self, folder: Path, *, protocols: Sequence[str] = PROTOCOLS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        protocols: Sequence[str] = PROTOCOLS,
+        addresses: Addresses | None = None,
+        login_of: LoginOf | None = None,
+    ) -> None:
         """`folder` holds a cache for each repo: shallow, ours alone, worth nothing."""
         self._folder = folder
         self._protocols = protocols
+        self._addresses = addresses or Addresses()
+        self._login_of = login_of or (lambda repo: None)
 
     def is_signed(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[bytes]) -> bool:
         return is_signed(body, headers.get(SIGNATURE_HEADER, ""), secrets)
@@ -92,13 +108,18 @@ class PlainGit(Cloned):
                 await self._have(bare, repo, update.before, None)
         return bare
 
-    async def ref_stands_at(self, repo: Repo, ref: str, sha: str) -> bool:
+    async def tip(self, repo: Repo, ref: str) -> str | None:
         bare = await self._cache(repo)
         try:
-            found = await bare.git("ls-remote", "--", repo.clone_url, ref, timeout_seconds=FETCH_SECONDS)
+            found = await bare.git(
+                *("ls-remote", "--", repo.clone_url, ref),
+                timeout_seconds=FETCH_SECONDS,
+                config=await self._config(repo),
+            )
         except GitFailed as error:
-            raise _unavailable(repo, error) from error
-        return f"{sha}\t{ref}" in found.decode(errors="replace").splitlines()
+            raise _problem(repo, error) from error
+        lines = (line.partition("\t") for line in found.decode(errors="replace").splitlines())
+        return next((sha for sha, _, name in lines if name == ref), None)
 
     async def _cache(self, repo: Repo) -> Bare:
         bare = Bare(self._folder / f"{repo.id}.git", protocols=self._protocols)
@@ -112,6 +133,7 @@ class PlainGit(Cloned):
         if await bare.commit_of(sha) is not None:
             return
         error: GitFailed | None = None
+        config = await self._config(repo)
         for wanted in (sha, ref):
             if wanted is None:
                 continue
@@ -120,17 +142,40 @@ class PlainGit(Cloned):
                     *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"),
                     *("--no-write-fetch-head", "--end-of-options", repo.clone_url, wanted),
                     timeout_seconds=FETCH_SECONDS,
+                    config=config,
                 )
             except GitFailed as failed:
                 error = failed
             if await bare.commit_of(sha) is not None:
                 return
-        raise _unavailable(repo, error or f"it has no commit {sha[:10]} any more")
+        raise _problem(repo, error or f"it has no commit {sha[:10]} any more")
+
+    async def _config(self, repo: Repo) -> dict[str, str]:
+        """Of git, for one talk with the repo's server."""
+        parts = urlsplit(repo.clone_url)
+        if parts.scheme not in PROTOCOLS:  # git says no, unless it is told otherwise
+            return {}
+        place = await self._addresses.of_url(repo.clone_url)
+        config = {"http.followRedirects": "false"}
+        if place.curl_resolve:
+            config["http.curloptResolve"] = place.curl_resolve
+        login = self._login_of(repo)
+        if login is not None:
+            words = base64.b64encode(":".join(login).encode()).decode()
+            config[f"http.{parts.scheme}://{parts.netloc}/.extraHeader"] = f"Authorization: Basic {words}"
+        return config
 
 
-def _unavailable(repo: Repo, why: object) -> Unavailable:
+def _problem(repo: Repo, why: object) -> ShipwayError:
     url = re.sub(r"//[^/@]*@", "//", repo.clone_url)
     text = re.sub(r"//[^/@\s]*@", "//", str(why))
+    if any(words in text for words in _WANTS_LOGIN):
+        has = (
+            "does not take the repo's credential"
+            if repo.credential_kind
+            else "asks for a user and a password"
+        )
+        return Forbidden(f"{url} {has}: enter one that reads it in the repo's settings")
     return Unavailable(f"cannot fetch from {url}: {text}")
 
 

@@ -19,10 +19,10 @@ from urllib.parse import parse_qs
 
 import httpx
 
-from ci.errors import Invalid, Unavailable
+from ci.errors import Invalid
 from ci.server.forges import payload
 from ci.server.forges.bare import NO_SHA, is_sha
-from ci.server.forges.base import Delivery, StatusUpdate
+from ci.server.forges.base import Delivery, NotReady, StatusUpdate
 from ci.server.forges.git import signature
 from ci.server.forges.github_api import API_URL, GitHubApi, RateLimits
 from ci.server.forges.hosted import Hosted
@@ -47,7 +47,7 @@ MAX_HOOK_BYTES = 25 << 20
 MAX_DESCRIPTION = 140
 _SIGNATURE = "x-hub-signature-256"
 _DELIVERY_ID = re.compile(r"[0-9A-Za-z-]{1,100}\Z")
-_WORD = re.compile(r"[a-z][a-z_]{0,99}\Z")
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,99}\Z")
 
 _BUILT_ACTIONS = frozenset({"opened", "synchronize", "reopened", "ready_for_review", "closed"})
 _FOLLOWED = frozenset({"renamed", "transferred", "edited", "privatized", "publicized"})
@@ -127,7 +127,7 @@ class GitHub(Hosted):
         if head != news.head_sha:
             return "", f"the head of {noun} has moved on to {head[:10]}, whose own delivery is built"
         if not found.has("mergeable"):
-            raise Unavailable(f"GitHub has not merged {noun} with {news.target_branch} yet")
+            raise NotReady(f"GitHub has not merged {noun} with {news.target_branch} yet")
         merge = found.text("merge_commit_sha")
         if not found.flag("mergeable") or not is_sha(merge):
             return (

@@ -155,8 +155,8 @@ class Hosted(Forge):
         """At the commit that is built: of a fork's pull request too, which waits for an approval anyway."""
         return await read_config(_Tree(self.api(repo), repo.forge_key, event.sha), repo.config_path)
 
-    async def ref_stands_at(self, repo: Repo, ref: str, sha: str) -> bool:
-        return await self.api(repo).ref(repo.forge_key, ref) == sha
+    async def tip(self, repo: Repo, ref: str) -> str | None:
+        return await self.api(repo).ref(repo.forge_key, ref)
 
     async def facts(self, repo: Repo) -> RepoFacts | None:
         return await self.api(repo).repo(repo.forge_key)

@@ -1,7 +1,8 @@
 """What a delivery says, in our words and whoever sent it. Everything in it may be hostile text.
 
 A forge reads its own payloads into one of these: `Push` (refs that moved), `PullRequestNews`, `ReleaseNews`,
-`RepoNews` (the repo itself has changed) or `Nothing`, with the sentence why it makes no build.
+`RepoNews` (the repo itself has changed) or `Nothing`, with the sentence why it makes no build. `ScheduleNews`
+is what our own clock says.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ci.errors import Invalid
 from ci.server.forges.bare import NO_SHA
 
 MAX_REFS = 100_000
+SCHEDULE = "schedule"  #: the word of a row that is a ScheduleNews
 BRANCH = "refs/heads/"
 TAG = "refs/tags/"
 
@@ -118,9 +121,29 @@ class RepoNews:
     refusal: str = ""  #: why there is nothing to follow
 
 
+class ScheduleNews(BaseModel):
+    """A run of a schedule: ours, and no forge's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schedule_id: int
+    schedule: str
+    branch: str  #: empty: the default branch
+    due_at: float
+    sender: str = ""  #: who asked for it now; empty: nobody but the clock
+    missed: str = ""  #: a sentence about runs before it
+
+
 @dataclass(frozen=True)
 class Nothing:
     sentence: str
 
 
-News = Push | PullRequestNews | ReleaseNews | RepoNews | Nothing
+def parse_schedule(body: bytes) -> ScheduleNews:
+    try:
+        return ScheduleNews.model_validate_json(body)
+    except ValidationError as error:
+        raise Invalid(f"this is no run of a schedule: {error.errors()[0]['msg']}") from error
+
+
+News = Push | PullRequestNews | ReleaseNews | RepoNews | ScheduleNews | Nothing

@@ -66,6 +66,12 @@ def of_event(connection: Connection, inbox_id: int, event_index: int) -> Build |
     return one(connection, Build, select(BUILD).where(*is_it))
 
 
+def of_delivery(connection: Connection, inbox_id: int) -> list[Build]:
+    """All builds of one delivery, in the order of its events."""
+    mine = select(BUILD).where(BUILD.c.inbox_id == inbox_id)
+    return many(connection, Build, mine.order_by(BUILD.c.event_index))
+
+
 def create(connection: Connection, new: NewBuild, now: float) -> Made:
     """Insert the build with its jobs and steps. Raises NumberTaken; an event that has a build keeps it."""
     if new.inbox_id is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import ColumnElement, Connection, exists, not_, or_, select, update
 
 from ci.server.models import Inbox
-from ci.server.store.tables import BUILD, INBOX, add, add_if_new, many, one
+from ci.server.store.tables import BUILD, INBOX, add, add_if_new, changed, many, one
 
 RECEIVED = "received"
 PROCESSED = "processed"
 FAILED = "failed"
+KEPT = "kept"  #: it made builds, which were removed when they were old; it never makes another
 MAX_VERDICT = 8000
 
 
@@ -49,9 +50,13 @@ def receive(connection: Connection, new: NewRow, now: float) -> Receipt:
     return Receipt(row_id=present, is_new=False)
 
 
-def receive_own(connection: Connection, *, repo_id: int, delivery: str, body: bytes, now: float) -> int:
-    """A push to the built-in git, noted before its refs move."""
-    return add(connection, _row(None, repo_id, delivery, body, now))
+def receive_own(
+    connection: Connection, *, repo_id: int, delivery: str, body: bytes, now: float, word: str = ""
+) -> int:
+    """A push to the built-in git, noted before its refs move; with a word, something else of our own."""
+    row = _row(None, repo_id, delivery, body, now)
+    row.forge_event = word
+    return add(connection, row)
 
 
 def _row(hook_id: str | None, repo_id: int, delivery: str, body: bytes, now: float) -> Inbox:
@@ -89,7 +94,19 @@ def settle(connection: Connection, row_id: int, state: str, verdict: str) -> Non
 
 
 def made_a_build(connection: Connection, row_id: int) -> bool:
-    return bool(connection.execute(select(exists().where(BUILD.c.inbox_id == row_id))).scalar_one())
+    """Also one that is removed by now."""
+    has_built = select(INBOX.c.id).where(INBOX.c.id == row_id, _has_built())
+    return connection.execute(has_built).one_or_none() is not None
+
+
+def _has_built() -> ColumnElement[bool]:
+    return or_(exists().where(BUILD.c.inbox_id == INBOX.c.id), INBOX.c.state == KEPT)
+
+
+def wait_again(connection: Connection, row_id: int) -> bool:
+    """A row that was decided and made no build waits again; False for any other."""
+    decided = (INBOX.c.id == row_id, INBOX.c.state.in_([PROCESSED, FAILED]), not_(_has_built()))
+    return changed(connection, update(INBOX).where(*decided).values(state=RECEIVED)) == 1
 
 
 def earlier_twin(connection: Connection, row: Inbox) -> Inbox | None:
@@ -98,6 +115,6 @@ def earlier_twin(connection: Connection, row: Inbox) -> Inbox | None:
         INBOX.c.hook_id == row.hook_id,
         INBOX.c.body_hash == row.body_hash,
         INBOX.c.id < row.id,
-        exists().where(BUILD.c.inbox_id == INBOX.c.id),
+        _has_built(),
     )
     return one(connection, Inbox, select(INBOX).where(*is_twin).order_by(INBOX.c.id.desc()).limit(1))

@@ -6,6 +6,7 @@ were not delivered yet: they are never sent, so that the last state wins also af
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select, update
@@ -112,14 +113,15 @@ def _append(connection: Connection, new: Outbox) -> None:
 # --- the sender's side --------------------------------------------------------------------------------
 
 
-def due(connection: Connection, now: float, limit: int = 200) -> list[Outbox]:
-    """What is to be sent now, in the order in which it was written."""
-    is_due = OUTBOX.c.next_try_at <= now
-    return many(connection, Outbox, select(OUTBOX).where(is_due).order_by(OUTBOX.c.id).limit(limit))
+def due(connection: Connection, now: float, busy: Collection[int] = (), limit: int = 200) -> list[Outbox]:
+    """What is to be sent now, in the order in which it was written; without the repos that are `busy`."""
+    is_due = (OUTBOX.c.next_try_at <= now, OUTBOX.c.repo_id.not_in(busy))
+    return many(connection, Outbox, select(OUTBOX).where(*is_due).order_by(OUTBOX.c.id).limit(limit))
 
 
-def next_due_at(connection: Connection) -> float | None:
-    return connection.execute(select(func.min(OUTBOX.c.next_try_at))).scalar_one_or_none()
+def next_due_at(connection: Connection, busy: Collection[int] = ()) -> float | None:
+    first = select(func.min(OUTBOX.c.next_try_at)).where(OUTBOX.c.repo_id.not_in(busy))
+    return connection.execute(first).scalar_one_or_none()
 
 
 def is_current(connection: Connection, row_id: int) -> bool:
@@ -144,6 +146,12 @@ def put_off(connection: Connection, repo_id: int, until: float) -> None:
     """Nothing of this repo is sent before; its token's rate limit is used up."""
     waits = (OUTBOX.c.repo_id == repo_id, OUTBOX.c.next_try_at < until)
     connection.execute(update(OUTBOX).where(*waits).values(next_try_at=until))
+
+
+def hurry(connection: Connection, repo_id: int, now: float) -> None:
+    """What waits for another try is tried now: the repo has another credential."""
+    waits = (OUTBOX.c.repo_id == repo_id, OUTBOX.c.next_try_at > now)
+    connection.execute(update(OUTBOX).where(*waits).values(next_try_at=now))
 
 
 def rows_of(connection: Connection, build_id: int) -> list[Outbox]:

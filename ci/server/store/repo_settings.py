@@ -11,10 +11,16 @@ from ci.errors import Invalid
 from ci.server.models import Repo
 from ci.server.store.tables import REPO
 
-_FLAGS = ("is_private", "is_enabled", "is_superseding")
-_MAX_MINUTES = 7 * 24 * 60
+FLAGS = ("is_private", "is_enabled", "is_superseding", "builds_merge")
+#: The least and the most of each number.
+_NUMBERS = {
+    "timeout_minutes": (1, 7 * 24 * 60),
+    "keep_builds_days": (0, 3650),
+    "keep_logs_days": (0, 3650),
+}
+_MAX_PATH = 200
 APPROVALS = ("forks", "pull_requests")
-NAMES = (*_FLAGS, "timeout_minutes", "approval")
+NAMES = (*FLAGS, *_NUMBERS, "approval", "config_path")
 
 
 def of(repo: Repo) -> dict[str, Any]:
@@ -30,17 +36,35 @@ def parsed(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _value(name: str, text: str) -> Any:
-    if name in _FLAGS:
+    if name in FLAGS:
         if text not in ("true", "false"):
             raise Invalid(f"{name} is true or false, not {text!r}")
         return text == "true"
-    if name == "timeout_minutes":
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MAX_MINUTES):
-            raise Invalid(f"timeout_minutes is 1 to {_MAX_MINUTES:,}, not {text!r}")
+    if name in _NUMBERS:
+        least, most = _NUMBERS[name]
+        if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= most):
+            raise Invalid(f"{name} is {least} to {most:,}, not {text[:80]!r}")
         return int(text)
+    if name == "config_path":
+        return _config_path(text.strip())
     if text not in APPROVALS:
         raise Invalid(f"approval is one of {', '.join(APPROVALS)}, not {text!r}")
     return text
+
+
+def _config_path(path: str) -> str:
+    """A file, or with `/` at its end a folder, from the root of the repository; empty: the usual lookup."""
+    if not path:
+        return ""
+    parts = path.removesuffix("/").split("/")
+    if len(path) > _MAX_PATH or not path.isprintable() or any(part in ("", ".", "..") for part in parts):
+        raise Invalid(
+            f"config_path is a file such as ci/pipeline.yml, or a folder such as ci/, from the root of the "
+            f"repository, not {path[:80]!r}"
+        )
+    if not path.endswith(("/", ".yml", ".yaml")):
+        raise Invalid(f"config_path ends in .yml, in .yaml, or, for a folder, in /, not like {path[:80]!r}")
+    return path
 
 
 def change(connection: Connection, repo_id: int, values: Mapping[str, Any]) -> None:

@@ -27,6 +27,11 @@ def places(repo: Repo) -> tuple[str, str, str]:
     return place_of_repo(repo.id or 0), place_of_owner(repo.owner), SERVER
 
 
+def purpose(place: str, name: str) -> str:
+    """What the vault binds a secret to."""
+    return f"secret {place} {name}"
+
+
 def repo_id_of(place: str) -> int | None:
     kind, _, rest = place.partition(":")
     return int(rest) if kind == "repo" else None

@@ -14,12 +14,10 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 
 from ci.event import Kind
 from ci.server.auth import Action, Actor
-from ci.server.models import Attempt, Build, Hook, Inbox, Job, Repo, Runner, Step
+from ci.server.models import Attempt, Build, Job, Repo, Runner, Step
 from ci.server.store.tables import (
     ATTEMPT,
     BUILD,
-    HOOK,
-    INBOX,
     JOB,
     REF_STATE,
     REPO,
@@ -480,13 +478,6 @@ def counts(connection: Connection) -> Counts:
 
 
 # --- inbox ----------------------------------------------------------------------------------------
-
-
-def inbox(connection: Connection, repo_id: int, limit: int = 50) -> tuple[list[Inbox], list[Hook]]:
-    """The last deliveries of a repo and its hooks, with the last refusal of each."""
-    newest = select(INBOX).where(INBOX.c.repo_id == repo_id).order_by(INBOX.c.id.desc()).limit(limit)
-    hooks = select(HOOK).where(HOOK.c.repo_id == repo_id).order_by(HOOK.c.id)
-    return many(connection, Inbox, newest), many(connection, Hook, hooks)
 
 
 def builds_of_inbox(connection: Connection, inbox_ids: Sequence[int]) -> dict[int, list[Build]]:

@@ -8,6 +8,11 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+_STATUSES = (
+    "status IN ('blocked', 'waiting', 'pending', 'running', 'success', 'failure', 'error', "
+    "'cancelled', 'skipped', 'unknown')"
+)
+
 
 def upgrade() -> None:
     op.create_table(
@@ -191,3 +196,14 @@ def upgrade() -> None:
     op.add_column("token", sa.Column("expires_at", sa.Float(), nullable=True))
     op.add_column("token", sa.Column("used_at", sa.Float(), nullable=True))
     op.add_column("user", sa.Column("is_disabled", sa.Boolean(), nullable=False, server_default=sa.false()))
+    for table in ("user", "repo", "inbox", "build", "runner", "job"):
+        _never_give_an_id_again(table)
+
+
+def _never_give_an_id_again(table: str) -> None:
+    """SQLite gives the id of a deleted newest row to the next one, unless the table says AUTOINCREMENT; that
+    can only be said when a table is made, so it is made anew. Checks are not copied, so they are named."""
+    checks = (sa.CheckConstraint(_STATUSES, name=f"{table}_status"),) if table in ("build", "job") else ()
+    options = {"sqlite_autoincrement": True}
+    with op.batch_alter_table(table, recreate="always", table_args=checks, table_kwargs=options):
+        pass

@@ -1,0 +1,1 @@
+"""What the languages of other servers are translated with."""
