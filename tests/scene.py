@@ -35,10 +35,12 @@ from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
 from ci.server.forges.github import GitHub
 from ci.server.forges.github_api import GitHubApi, RateLimits
+from ci.server.hooks import Hooks
 from ci.server.inbox import Inbox as InboxService
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import LogKey, Logs
 from ci.server.models import Attempt, Inbox, PullRequest, Repo, Runner
+from ci.server.pushes import Pushes
 from ci.server.repos import Places, Repos
 from ci.server.schedules import Schedules
 from ci.server.secrets import Filters, Secrets
@@ -119,9 +121,9 @@ class Scene:
         self.trigger = Trigger(
             self.store, self.bus, self.clock, self.forges, Secrets(self.store, vault, self.clock), url=url
         )
-        self.inbox = InboxService(
-            self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=vault
-        )
+        self.hooks = Hooks(self.store, self.bus, self.clock, forges=self.forges, vault=vault)
+        self.inbox = InboxService(self.store, self.bus, self.clock, self.trigger, self.forges)
+        self.pushes = Pushes(self.store, self.clock, self.inbox, self.forges.builtin)
         self.starts = Starts(self.store, self.trigger, self.forges)
         self.schedules = Schedules(self.store, self.bus, self.clock)
         places = Places(

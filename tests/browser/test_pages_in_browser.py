@@ -234,7 +234,7 @@ async def test_the_first_delivery_appears_by_itself_and_so_does_its_verdict(
     await expect(page.locator("#came")).to_contain_text("waiting for the first delivery")
     push = {"push_id": "p1", "ref": "refs/heads/main", "before": "a" * 40, "after": "0" * 40}
     body = json.dumps(push).encode()
-    await scene.inbox.receive(hook_id, {git.SIGNATURE_HEADER: git.signature(body, secret.encode())}, body)
+    await scene.hooks.receive(hook_id, {git.SIGNATURE_HEADER: git.signature(body, secret.encode())}, body)
     await expect(page.locator("#came")).to_contain_text("delivery received")
     await page.click("#came a")
     await expect(page.locator("#verdict")).to_contain_text("not looked at yet")

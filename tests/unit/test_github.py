@@ -14,8 +14,8 @@ from ci.errors import Conflict, Invalid
 from ci.event import Kind
 from ci.server.forges.base import StatusUpdate
 from ci.server.forges.github import state_of
-from ci.server.inbox import FIRST_PAUSE_SECONDS, NOT_READY_SECONDS
 from ci.server.models import Job
+from ci.server.pauses import FIRST_SECONDS, NOT_READY_SECONDS
 from ci.server.store import audit, jobs, pull_requests, repos
 from ci.status import Status
 from tests import fake_github
@@ -381,10 +381,10 @@ async def hidden(request: Request) -> Response | None:
 @pytest.mark.parametrize(
     ("misbehave", "says", "seconds"),
     [
-        (down, "answers with 502", FIRST_PAUSE_SECONDS),
-        (narrow, "refuses the token", FIRST_PAUSE_SECONDS),
+        (down, "answers with 502", FIRST_SECONDS),
+        (narrow, "refuses the token", FIRST_SECONDS),
         (limited, "rate limit is used up", 100),
-        (hidden, "does not show it to this token", FIRST_PAUSE_SECONDS),
+        (hidden, "does not show it to this token", FIRST_SECONDS),
     ],
 )
 async def test_what_github_cannot_answer_waits_and_is_built_once_it_can(

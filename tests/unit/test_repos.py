@@ -199,7 +199,7 @@ async def test_of_two_secrets_the_older_signs_for_a_day_more(here: Here) -> None
 
     async def deliver(secret: str) -> None:
         headers = {git.SIGNATURE_HEADER: git.signature(ping, secret.encode())}
-        await here.yard.inbox.receive(added.hook_id, headers, ping)
+        await here.yard.hooks.receive(added.hook_id, headers, ping)
 
     await deliver(added.secret)
     await deliver(rotated.secret)
