@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ci.errors import Conflict, Forbidden, NotFound, ShipwayError, Unavailable
 from ci.server.auth import Actor
@@ -45,6 +46,8 @@ from ci.server.trigger import Origin, Result, Trigger
 MOVE_SECONDS = 600.0
 #: A push of more refs than this is a mirror or an import, not somebody's work.
 MAX_EVENTS = 1000
+#: Rows that one query asks for.
+_BATCH = 100
 _SKIP_OPTION = "ci.skip"
 _log = logging.getLogger(__name__)
 
@@ -122,31 +125,47 @@ class Inbox:
     # --- process ------------------------------------------------------------------------------------
 
     async def process_waiting(self) -> int:
-        """Process every row that waits, but for pushes that run now; returns how many were looked at.
+        """Process every row that waits, but for pushes that run now; returns how many were.
 
-        Repos do not wait for one another. May be called again meanwhile: a repo that is busy is looked at
-        once more when it is not.
+        Repos do not wait for one another.
         """
-        found: dict[int, list[int]] = {}
-        for row_id, repo_id in await self._store.read(inbox.waiting_ids):
-            if row_id not in self._held and not self._pauses.rests(repo_id, row_id):
-                found.setdefault(repo_id, []).append(row_id)
-        await asyncio.gather(*(self._process_rows(repo_id, rows) for repo_id, rows in found.items()))
-        return sum(len(rows) for rows in found.values())
+        counts = await asyncio.gather(*map(self.process_repo, await self.waiting_repos()))
+        return sum(counts)
 
-    async def _process_rows(self, repo_id: int, rows: Sequence[int]) -> None:
+    async def waiting_repos(self) -> list[int]:
+        """Repos for `process_repo`. One whose rows are being processed now gets no second round, but the
+        bus rings once more when it has ended."""
+        found = await self._store.read(inbox.waiting_repos)
+        self._look_again.update(self._busy.intersection(found))
+        return [repo_id for repo_id in found if repo_id not in self._busy and not self._pauses.rests(repo_id)]
+
+    async def process_repo(self, repo_id: int) -> int:
+        """Process what waits in one repo, in order, until its forge cannot answer; returns how many were."""
         if repo_id in self._busy:
             self._look_again.add(repo_id)
-            return
+            return 0
         self._busy.add(repo_id)
+        count = 0
         try:
-            for row_id in rows:
+            async for row_id in self._waiting_rows(repo_id):
                 await self.process(row_id)
+                count += 1
         finally:
             self._busy.discard(repo_id)
-        if repo_id in self._look_again:
-            self._look_again.discard(repo_id)
-            self._bus.publish("deliveries")
+            if repo_id in self._look_again:
+                self._look_again.discard(repo_id)
+                self._bus.publish("deliveries")
+        return count
+
+    async def _waiting_rows(self, repo_id: int) -> AsyncIterator[int]:
+        last = 0
+        find = partial(inbox.waiting_ids, repo_id=repo_id, limit=_BATCH)
+        while found := await self._store.read(partial(find, after=last)):
+            for last in found:
+                if self._pauses.rests(repo_id):
+                    return
+                if last not in self._held and not self._pauses.row_rests(last):
+                    yield last
 
     async def process(self, row_id: int, *, is_final: bool = False) -> list[Result]:
         """Turn a row into its builds and its verdict. `is_final`: refs that did not move never will."""

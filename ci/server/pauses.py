@@ -31,10 +31,14 @@ class Pauses:
         self._repos: dict[int, _Pause] = {}
         self._rows: dict[int, _Pause] = {}
 
-    def rests(self, repo_id: int, row_id: int) -> bool:
-        now = self._clock.monotonic()
-        pauses = (self._repos.get(repo_id), self._rows.get(row_id))
-        return any(pause is not None and pause.until > now for pause in pauses)
+    def rests(self, repo_id: int) -> bool:
+        return self._is_on(self._repos.get(repo_id))
+
+    def row_rests(self, row_id: int) -> bool:
+        return self._is_on(self._rows.get(row_id))
+
+    def _is_on(self, pause: _Pause | None) -> bool:
+        return pause is not None and pause.until > self._clock.monotonic()
 
     def of_repo(self, repo_id: int, trouble: Exception | None) -> float:
         """Begin the next pause; returns its length in seconds."""

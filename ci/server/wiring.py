@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -166,8 +167,12 @@ class Server:
             async with asyncio.TaskGroup() as rounds:
                 while True:
                     await subscription.wait(LOOK_AGAIN_SECONDS)
-                    # Not awaited: a forge that does not answer holds up nobody else's push.
-                    rounds.create_task(_survive(self.inbox.process_waiting))
+                    await _survive(partial(self._process_inbox, rounds))
+
+    async def _process_inbox(self, rounds: asyncio.TaskGroup) -> None:
+        """Not awaited: a forge that does not answer holds up nobody else's push."""
+        for repo_id in await self.inbox.waiting_repos():
+            rounds.create_task(_survive(partial(self.inbox.process_repo, repo_id)))
 
 
 @contextlib.contextmanager

@@ -411,6 +411,21 @@ async def test_what_github_cannot_answer_waits_and_is_built_once_it_can(
     assert (repo.forge_problem, repo.forge_problem_at) == ("", None)
 
 
+async def test_a_github_that_is_down_is_asked_once_a_round_however_much_waits(here: Town) -> None:
+    here.github.misbehave = down
+    for name in ("a", "b", "c"):
+        here.far.commit(f"refs/heads/{name}", {".ci.yml": CONFIG}, name)
+        await here.send(signed("push", here.push(f"refs/heads/{name}"), here.secret))
+    assert await here.server.inbox.process_waiting() == 1
+    assert [row.verdict[:7] for row in await here.rows()] == ["not yet", "", ""]
+    here.github.misbehave = None
+    here.clock.seconds += FIRST_SECONDS + 1
+    assert await here.server.inbox.process_waiting() == 3
+    assert [row.verdict for row in await here.rows()] == [
+        f"refs/heads/{name}: built #{number}" for number, name in enumerate("abc", 1)
+    ]
+
+
 async def test_a_commit_that_is_gone_holds_up_no_other_delivery_and_is_given_up(here: Town) -> None:
     here.far.commit("refs/heads/old", {".ci.yml": CONFIG}, "gone soon")
     body = here.push("refs/heads/old")
