@@ -1,7 +1,7 @@
-"""Load for `scripts/bench hooks`: signed pushes of 10 KB each, over connections that stay open.
+"""Load for `scripts/bench hooks`: signed pushes of GitHub of 10 KB each, over connections that stay open.
 
 Its own process, so that server and sender share no interpreter.
-usage: python -m bench.hook_load PORT PATH COUNT CONNECTIONS < SECRET
+usage: python -m bench.hook_load PORT PATH COUNT CONNECTIONS; standard input: the secret, and a push as JSON
 Prints one JSON object: seconds, milliseconds of each request, ids that were acknowledged, other answers.
 """
 
@@ -15,20 +15,21 @@ import json
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 BODY_BYTES = 10_000
 
 
-def push(number: int) -> tuple[str, bytes]:
-    """A delivery's id and body. It says `ci.skip` and builds nothing: measured is how it is accepted."""
-    push_id = uuid.uuid4().hex
-    sha = hashlib.sha1(push_id.encode(), usedforsecurity=False).hexdigest()
-    body: dict[str, object] = {"push_id": push_id, "pusher": "ada", "options": ["ci.skip"]}
-    body["refs"] = [{"ref": f"refs/heads/load-{number}", "before": "0" * 40, "after": sha}]
-    padding = BODY_BYTES - len(json.dumps(body)) - 4
-    body["options"] = ["ci.skip", "x" * padding]
-    return push_id, json.dumps(body).encode()
+def pushes(template: str, count: int) -> Iterator[tuple[str, bytes]]:
+    """Deliveries' ids and bodies: the push of the template, each to a branch of its own, of exactly 10 KB."""
+    run = uuid.uuid4().hex
+    for number in range(count):
+        push = json.loads(template)
+        push["ref"] = f"refs/heads/load-{run}-{number:06}"
+        padding = BODY_BYTES - len(json.dumps(push))
+        push["head_commit"]["message"] += "x" * padding
+        yield str(uuid.uuid4()), json.dumps(push).encode()
 
 
 @dataclass(kw_only=True)
@@ -39,15 +40,15 @@ class Sent:
     broken: int = 0
 
 
-def request(port: int, path: str, number: int, secret: bytes) -> tuple[str, bytes]:
-    delivery, body = push(number)
+def request(port: int, path: str, delivery: str, body: bytes, secret: bytes) -> bytes:
     signature = hmac.new(secret, body, hashlib.sha256).hexdigest()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        f"X-Shipway-Delivery: {delivery}\r\nX-Shipway-Signature: sha256={signature}\r\n"
+        f"X-GitHub-Event: push\r\nX-GitHub-Delivery: {delivery}\r\n"
+        f"X-Hub-Signature-256: sha256={signature}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    return delivery, head.encode() + body
+    return head.encode() + body
 
 
 async def _connection(port: int, requests: list[tuple[str, bytes]], sent: Sent) -> None:
@@ -84,8 +85,12 @@ async def _answer(reader: asyncio.StreamReader) -> int:
 
 async def main() -> None:
     port, path, count, connections = sys.argv[1:]
-    secret = sys.stdin.buffer.readline().strip()
-    every = [request(int(port), path, n, secret) for n in range(int(count))]
+    secret = sys.stdin.readline().strip().encode()
+    template = sys.stdin.readline()
+    every = [
+        (delivery, request(int(port), path, delivery, body, secret))
+        for delivery, body in pushes(template, int(count))
+    ]
     sent = Sent()
     start = time.perf_counter()
     width = int(connections)

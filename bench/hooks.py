@@ -1,8 +1,9 @@
-"""How fast deliveries are accepted durably: 10 KB pushes over 16 connections.
+"""How fast deliveries of GitHub are accepted durably: pushes of 10 KB over 16 connections.
 
 In turns with a bare ASGI application with the same body, HMAC and a plain group commit in SQLite
-(bench/hooks_baseline.py). Then the server is killed with -9 in the middle of a round, and every delivery
-that it had acknowledged is looked for.
+(bench/hooks_baseline.py). Meanwhile the server processes what it has accepted, and asks a fake GitHub for
+each commit, whose message says that nothing is to be built. Then the server is killed with -9 in the middle
+of a round, and every delivery that it had acknowledged is looked for.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.report import Report
 from bench.whole import ROOT, Shipway, until
+from tests.fake_github import TOKEN, FakeGitHub, push_json
 
 COUNT = 4000
 CONNECTIONS = 16
@@ -29,25 +32,41 @@ _PYTHON = [sys.executable, "-P", "-m"]
 
 def main() -> None:
     report = Report(bench="hooks")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, FakeGitHub().running() as github:
         shipway = Shipway(Path(folder), runner="off")
         try:
             shipway.start()
             shipway.set_up()
-            _measure(report, shipway, Path(folder))
+            _measure(report, _target(shipway, github), shipway, Path(folder))
         finally:
             shipway.end()
 
 
-def _measure(report: Report, shipway: Shipway, folder: Path) -> None:
-    body = {"path": "ada/app", "clone_url": "http://127.0.0.1:9/ada/app.git"}
-    hook = shipway.api("POST", "/api/repos", **body)
-    path, secret = "/hooks/" + hook["hook"].rpartition("/")[2], hook["secret"]
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """A hook of Shipway's and what is sent to it."""
+
+    path: str
+    secret: str
+    template: str
+
+
+def _target(shipway: Shipway, github: FakeGitHub) -> _Target:
+    repo = github.repo(4711, name="app", private=True)
+    repo.commit("refs/heads/main", {".ci.yml": "steps: {}"}, "Load [skip ci]")
+    asked = {"forge": "github", "path": "ada/app", "token": TOKEN, "api_url": github.url}
+    hook = shipway.api("POST", "/api/repos", **asked)
+    template = json.dumps(push_json(repo, "refs/heads/main"))
+    path = "/hooks/" + hook["hook"].rpartition("/")[2]
+    return _Target(path=path, secret=hook["secret"], template=template)
+
+
+def _measure(report: Report, target: _Target, shipway: Shipway, folder: Path) -> None:
     ours, theirs, waits = [], [], []
-    with _baseline(folder, secret) as port:
+    with _baseline(folder, target.secret) as port:
         for number in range(ROUNDS + 1):
-            mine = _load(shipway.port, path, secret)
-            other = _load(port, path, secret)
+            mine = _load(shipway.port, target)
+            other = _load(port, target)
             if number:  # the first warms both up
                 ours.append(len(mine["acknowledged"]) / mine["seconds"])
                 theirs.append(len(other["acknowledged"]) / other["seconds"])
@@ -56,7 +75,7 @@ def _measure(report: Report, shipway: Shipway, folder: Path) -> None:
     report.add("accepted by the baseline", theirs, "req/s", "python -m bench.hooks_baseline")
     report.ratio("Shipway / baseline", ours, theirs, "python -m bench.hooks_baseline")
     report.add("p99 of an answer", waits, "ms")
-    report.add("acknowledged and lost after kill -9", [float(_lost(shipway, path, secret))], "deliveries")
+    report.add("acknowledged and lost after kill -9", [float(_lost(shipway, target))], "deliveries")
 
 
 @contextmanager
@@ -73,24 +92,24 @@ def _baseline(folder: Path, secret: str) -> Iterator[int]:
         process.wait()
 
 
-def _sender(port: int, path: str) -> subprocess.Popen[str]:
-    command = [*_PYTHON, "bench.hook_load", str(port), path, str(COUNT), str(CONNECTIONS)]
+def _sender(port: int, target: _Target) -> subprocess.Popen[str]:
+    command = [*_PYTHON, "bench.hook_load", str(port), target.path, str(COUNT), str(CONNECTIONS)]
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _load(port: int, path: str, secret: str) -> dict[str, Any]:
-    said, _ = _sender(port, path).communicate(secret + "\n")
+def _load(port: int, target: _Target) -> dict[str, Any]:
+    said, _ = _sender(port, target).communicate(f"{target.secret}\n{target.template}\n")
     found: dict[str, Any] = json.loads(said)
     return found
 
 
-def _lost(shipway: Shipway, path: str, secret: str) -> int:
+def _lost(shipway: Shipway, target: _Target) -> int:
     before = _rows(shipway)
-    sender = _sender(shipway.port, path)
+    sender = _sender(shipway.port, target)
     assert sender.stdin is not None
-    sender.stdin.write(secret + "\n")
+    sender.stdin.write(f"{target.secret}\n{target.template}\n")
     sender.stdin.flush()
-    until(lambda: len(_rows(shipway)) > len(before) + COUNT // 3)
+    until(lambda: len(_rows(shipway)) > len(before) + COUNT // 3, seconds=300)
     assert shipway.server is not None
     shipway.server.kill()
     said, _ = sender.communicate()

@@ -67,9 +67,9 @@ def application(writer: Writer, secret: bytes) -> Any:
             more = message.get("more_body", False)
         headers = dict(scope["headers"])
         wanted = b"sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest().encode()
-        is_signed = hmac.compare_digest(wanted, headers.get(b"x-shipway-signature", b""))
+        is_signed = hmac.compare_digest(wanted, headers.get(b"x-hub-signature-256", b""))
         if is_signed:
-            await writer.store(headers[b"x-shipway-delivery"].decode(), body)
+            await writer.store(headers[b"x-github-delivery"].decode(), body)
         await send({"type": "http.response.start", "status": 202 if is_signed else 401, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 

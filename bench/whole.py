@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +35,14 @@ def until(look: Callable[[], T], seconds: float = 30.0) -> T:
 class Process:
     """One of our commands, with its output in a file; ended by its own pid."""
 
-    def __init__(self, arguments: list[str], folder: Path, log: Path, stdin: str = "") -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        folder: Path,
+        log: Path,
+        stdin: str = "",
+        program: Sequence[str] = SHIPWAY,
+    ) -> None:
         self.log = log
         environment = {
             **os.environ,
@@ -45,7 +52,7 @@ class Process:
         }
         with log.open("ab") as output:
             self.popen = subprocess.Popen(
-                [*SHIPWAY, *arguments],
+                [*program, *arguments],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -84,6 +91,7 @@ class Shipway:
     def __init__(self, folder: Path, runner: str, public_url: str = "") -> None:
         self.folder = folder
         self.runner_mode = runner
+        self.program = SHIPWAY  #: what runs as the server
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.public_url = public_url
@@ -98,7 +106,9 @@ class Shipway:
             arguments += ["--url", self.public_url]
         log = self.folder / "server.log"
         seen = len(log.read_text()) if log.exists() else 0
-        self.server = Process([*arguments, "--runner", self.runner_mode], self.folder, log)
+        self.server = Process(
+            [*arguments, "--runner", self.runner_mode], self.folder, log, program=self.program
+        )
         until(lambda: "open " in self.server.said()[seen:] or self.server.popen.poll() is not None)  # type: ignore[union-attr]
         assert self.server.popen.poll() is None, self.server.said()
         until(self._answers)

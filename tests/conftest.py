@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 #: A test that reads data beside the checkout may skip where that is absent.
 ALLOWED = "not beside this checkout"
+
+
+#: A process started in the background of a script, or under nohup, ignores these, and so would its children:
+#: a test that interrupts a program would wait for ever.
+USUAL = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+
+
+def pytest_configure() -> None:
+    for number, usual in USUAL.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

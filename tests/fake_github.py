@@ -1,12 +1,14 @@
 """A GitHub for tests: a real HTTP server that speaks the part of the REST API which Shipway asks.
 
 It signs webhooks as GitHub does, and misbehaves when told to. Repos are plain data: commits with their files,
-refs, pull requests, and the statuses that came in, in order.
+refs, pull requests, and the statuses that came in, in order. With a folder, each has a real repository there
+as well, which git reads by HTTP, a private one with a token only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -17,6 +19,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,6 +28,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from tests import fake_git
 
 TOKEN = "ghp_a-token-that-nobody-may-see"
 ZERO = "0" * 40
@@ -70,15 +75,29 @@ class Repo:
     statuses: list[dict[str, Any]] = field(default_factory=list)
     old_paths: set[str] = field(default_factory=set)
     tags: dict[str, str] = field(default_factory=dict)  #: annotated tag object -> commit
+    folder: Path | None = None  #: its real repository
+    base_url: str = "https://github.example"  #: of its clone URL
 
     def commit(self, ref: str, files: dict[str, str], message: str = "A change") -> str:
         """A new commit with exactly these files, and the ref on it."""
-        sha = sha_of(f"{self.key} {ref} {message} {sorted(files.items())} {len(self.commits)}")
+        if self.folder is not None:
+            parent = self.refs.get(ref) or self.refs.get(f"refs/heads/{self.default_branch}", "")
+            sha = fake_git.commit(self.folder, ref, files, message, parent)
+        else:
+            sha = sha_of(f"{self.key} {ref} {message} {sorted(files.items())} {len(self.commits)}")
         self.commits[sha] = Commit(
             files={path: text.encode() for path, text in files.items()}, message=message
         )
         self.refs[ref] = sha
         return sha
+
+    def tag(self, name: str, commit: str) -> str:
+        """An annotated tag in the real repository; returns its ref."""
+        assert self.folder is not None
+        ref = f"refs/tags/{name}"
+        self.refs[ref] = fake_git.tag(self.folder, name, commit)
+        self.tags[self.refs[ref]] = commit
+        return ref
 
     def json(self) -> dict[str, Any]:
         path = f"{self.owner}/{self.name}"
@@ -89,26 +108,34 @@ class Repo:
             "private": self.private,
             "owner": {"login": self.owner, "id": 1, "type": "User"},
             "default_branch": self.default_branch,
-            "clone_url": f"https://github.example/{path}.git",
+            "clone_url": f"{self.base_url}/{path}.git",
             "html_url": f"https://github.example/{path}",
             "fork": False,
         }
 
 
 class FakeGitHub:
-    """`misbehave` answers in place of the API while it is set; `seen` is every request, as (method, path)."""
+    """`misbehave` answers in place of the API while it is set, `on_git` in place of git; `seen` is every
+    request to the API, as (method, path), and `fetched` every one of git, as (path, authorization)."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder  #: of the real repositories
         self.repos: dict[int, Repo] = {}
         self.tokens = {TOKEN}
         self.seen: list[tuple[str, str]] = []
+        self.fetched: list[tuple[str, str]] = []
         self.misbehave: Callable[[Request], Awaitable[Response | None]] | None = None
+        self.on_git: Callable[[Request], Awaitable[Response | None]] | None = None
         self.url = ""
         self.status_came = asyncio.Event()
 
     def repo(self, key: int, owner: str = "ada", name: str = "app", **values: Any) -> Repo:
-        self.repos[key] = Repo(key=key, owner=owner, name=name, **values)
-        return self.repos[key]
+        repo = Repo(key=key, owner=owner, name=name, **values)
+        if self._folder is not None:
+            repo.folder, repo.base_url = self._folder / f"{key}.git", self.url
+            fake_git.make(repo.folder)
+        self.repos[key] = repo
+        return repo
 
     def rename(self, repo: Repo, owner: str, name: str) -> None:
         repo.old_paths.add(f"{repo.owner}/{repo.name}")
@@ -162,9 +189,9 @@ class FakeGitHub:
             ("/repositories/{key:int}/contents/{path:path}", self._contents, "GET"),
             ("/repositories/{key:int}/statuses/{sha}", self._set_status, "POST"),
         ]
-        return Starlette(
-            routes=[Route(path, self._guarded(answer), methods=[method]) for path, answer, method in routes]
-        )
+        api = [Route(path, self._guarded(answer), methods=[method]) for path, answer, method in routes]
+        git = Route("/{owner}/{name}.git/{rest:path}", self._git, methods=["GET", "POST"])
+        return Starlette(routes=[*api, git])
 
     def _guarded(
         self, answer: Callable[[Request], Awaitable[Response]]
@@ -277,6 +304,28 @@ class FakeGitHub:
         self.status_came.set()
         return JSONResponse({"id": len(repo.statuses), **body}, 201)
 
+    # --- git ----------------------------------------------------------------------------------------
+
+    async def _git(self, request: Request) -> Response:
+        login = request.headers.get("authorization", "")
+        self.fetched.append((request.url.path, login))
+        if self.on_git is not None and (bad := await self.on_git(request)) is not None:
+            return bad
+        path = f"{request.path_params['owner']}/{request.path_params['name']}"
+        repo = next((each for each in self.repos.values() if f"{each.owner}/{each.name}" == path), None)
+        if (login or repo is None or repo.private) and _password(login) not in self.tokens:
+            return Response("", 401, {"www-authenticate": 'Basic realm="GitHub"'})
+        if repo is None or repo.folder is None:
+            return Response("", 404)
+        return await fake_git.serve(
+            request, repo.folder.parent, f"{repo.folder.name}/{request.path_params['rest']}"
+        )
+
+
+def _password(authorization: str) -> str:
+    scheme, _, pair = authorization.partition(" ")
+    return base64.b64decode(pair).decode().partition(":")[2] if scheme == "Basic" else ""
+
 
 def _problem(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     body = {"message": message, "documentation_url": "https://docs.github.example/rest"}
@@ -334,15 +383,16 @@ def signed(
 
 def push_json(repo: Repo, ref: str, *, before: str = ZERO, sender: str = "ada") -> dict[str, Any]:
     after = repo.refs.get(ref, ZERO)
-    commit = repo.commits.get(after)
+    at = repo.tags.get(after, after)  #: a tag may be an object of its own
+    commit = repo.commits.get(at)
     head = None
     if commit is not None:
         person = {"name": commit.author, "email": commit.author_email, "username": sender}
         head = {
-            "id": after,
+            "id": at,
             "message": commit.message,
             "timestamp": commit.date,
-            "url": f"https://github.example/{repo.owner}/{repo.name}/commit/{after}",
+            "url": f"https://github.example/{repo.owner}/{repo.name}/commit/{at}",
             "author": person,
             "committer": person,
             "added": [],

@@ -7,11 +7,10 @@ from functools import partial
 from ci.errors import NotFound, Unauthenticated
 from ci.server import auth
 from ci.server.auth import ANONYMOUS, Action, Actor, NewPlace
-from ci.server.inbox import Inbox
 from ci.server.models import Repo
-from ci.server.queue import CLONE_USER, Queue
+from ci.server.queue import CLONE_USER
 from ci.server.store import repos
-from ci.server.store.database import Store
+from ci.server.wiring import Server
 from web.git_http import Access
 from web.identity import Identity
 from web.push import Push, Pushes
@@ -21,11 +20,12 @@ class GitAccess:
     """The `Authorise` of web/git_http. A person comes with a token; a job comes with its lease's own, which
     reads one repo. A repo that does not exist yet is made by the first push of someone who may."""
 
-    def __init__(self, store: Store, inbox: Inbox, queue: Queue, pushes: Pushes, identity: Identity) -> None:
-        self._store = store
+    def __init__(self, server: Server, pushes: Pushes, identity: Identity) -> None:
+        self._store = server.store
+        self._inbox = server.inbox
+        self._repos = server.repos
+        self._queue = server.queue
         self._identity = identity
-        self._inbox = inbox
-        self._queue = queue
         self._pushes = pushes
 
     async def __call__(self, user: str, password: str, owner: str, name: str, writes: bool) -> Access:
@@ -34,8 +34,7 @@ class GitAccess:
             return await self._job(repo, password)
         actor = await self._actor(password)
         if repo is None and writes and actor.is_known:
-            auth.require(actor, Action.CREATE, NewPlace(owner=owner))
-            repo = await self._inbox.create_repo(owner, name)
+            repo = (await self._repos.add_builtin(owner, name, actor)).repo
         auth.require(actor, Action.PUSH if writes else Action.READ, repo or NewPlace(owner=owner))
         if repo is None:
             raise NotFound(f"there is no repo {owner}/{name}; the first push makes it")

@@ -20,7 +20,7 @@ def machines(server: Server, own_url: str) -> tuple[Entry, ...]:
     """`own_url` is where this machine's own programs reach us."""
     waiting = Waiting(server.store, server.bus, server.logs, server.settings.url)
     pushes = Pushes(server.inbox, waiting, own_url)
-    access = GitAccess(server.store, server.inbox, server.queue, pushes, Identity(server.store, server.clock))
+    access = GitAccess(server, pushes, Identity(server.store, server.clock))
     git = GitHTTP(access, install_hooks(server.settings.data_dir / "hooks"))
     hooks = Hooks(server.inbox, server.settings.hook_max_bytes)
     door = RunnerDoor(

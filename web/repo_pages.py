@@ -213,7 +213,8 @@ async def set_credential(call: Call) -> None:
         words = ", ".join(allowed) or "nothing: it is here"
         raise Invalid(f"a repo of {call.repo.forge} is opened with {words}, not with {given.kind.value}")
     await call.parts.credentials.set(call.repo.id or 0, given, call.actor)
-    call.parts.bus.publish(f"repo:{call.repo.id}", "deliveries")
+    call.parts.inbox.ask_anew(call.repo.id or 0)
+    call.parts.bus.publish(f"repo:{call.repo.id}", "outbox")
 
 
 def _given(call: Call) -> dict[str, str]:

@@ -7,8 +7,10 @@ so their plain SHA-256 is enough. A code is short enough to type, lives an hour 
 from __future__ import annotations
 
 import base64
+import getpass
 import hashlib
 import hmac
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -105,6 +107,15 @@ class Actor:
 
 
 ANONYMOUS = Actor()
+
+
+def this_machine() -> Actor:
+    """Who works in the data folder itself, and so may everything; the audit log says so."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        name = f"user {os.getuid()}"
+    return Actor(name=f"{name} at the machine", is_admin=True, address="this machine")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ci.errors import Invalid
+from ci.server import auth
 from ci.server.config import Settings
 from ci.server.wiring import Server
 
@@ -54,7 +55,7 @@ async def _add(settings: Settings, owner: str, name: str, clone_url: str) -> tup
     server = Server(settings)
     await server.store.open()
     try:
-        _, hook_id, secret = await server.inbox.add_plain_repo(owner, name, clone_url)
+        added = await server.repos.add_plain((owner, name), clone_url, None, auth.this_machine())
     finally:
         await server.store.close()
-    return hook_id, secret
+    return added.hook_id, added.secret

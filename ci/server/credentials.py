@@ -11,7 +11,7 @@ from ci.event import Event
 from ci.server.auth import Actor
 from ci.server.clock import Clock
 from ci.server.models import Repo
-from ci.server.store import audit, repos
+from ci.server.store import audit, outbox, repos
 from ci.server.store.database import Connection, Store
 from ci.server.vault import Vault
 
@@ -56,6 +56,7 @@ class Credentials:
             kind = credential.kind.value if credential else ""
             user = credential.user if credential else ""
             repos.set_credential(connection, repo_id, kind=kind, user=user, sealed=sealed)
+            outbox.hurry(connection, repo_id, now)
             deed = audit.Deed(action="repo.credential", repo_id=repo_id, details=kind or "removed")
             audit.note(connection, actor, deed, now)
 

@@ -26,8 +26,7 @@ from ci.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, Shipw
 from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
-from ci.server.forges import git
-from ci.server.forges.base import Delivery, Forge, NotReady, RepoFacts, parse_push
+from ci.server.forges.base import Delivery, Forge, NotReady, new_repo, parse_push
 from ci.server.forges.directory import Forges
 from ci.server.forges.hosted import Hosted
 from ci.server.forges.news import (
@@ -50,7 +49,6 @@ from ci.server.starts import DISABLED, Starts
 from ci.server.store import audit, builds, inbox, pull_requests, repos
 from ci.server.store.database import Connection, Store
 from ci.server.store.inbox import NewRow, Receipt
-from ci.server.store.repos import NewRepo
 from ci.server.trigger import Origin, Result, Trigger
 from ci.server.vault import Vault
 
@@ -152,56 +150,9 @@ class Inbox:
 
     # --- repos ------------------------------------------------------------------------------------
 
-    async def create_repo(self, owner: str, name: str, *, is_private: bool = True) -> Repo:
-        """A repo in the built-in git, with its bare repository."""
-        now = self._clock.now()
-        repo_id = await self._store.write(
-            lambda connection: repos.create(
-                connection, owner=owner, name=name, is_private=is_private, now=now
-            )
-        )
-        await self._builtin.create(repo_id)
-        return await self._repo(repo_id)
-
     async def git_folder(self, repo: Repo) -> Path:
         """The bare repository of a repo in the built-in git; made if a crash left it out."""
         return await self._builtin.create(repo.id or 0)
-
-    async def add_plain_repo(self, owner: str, name: str, clone_url: str) -> tuple[Repo, str, str]:
-        """A repo elsewhere: (repo, hook id, the hook's secret, to be shown once)."""
-        git.check_clone_url(clone_url)
-        hook_id, secret, now = repos.new_hook_id(), secrets.token_urlsafe(32), self._clock.now()
-        sealed = self._vault.seal(secret.encode(), repos.secret_purpose(hook_id))
-
-        def add(connection: Connection) -> int:
-            repo_id = repos.create(connection, owner=owner, name=name, clone_url=clone_url, now=now)
-            repos.add_hook(
-                connection, hook_id=hook_id, repo_id=repo_id, forge=repos.PLAIN_GIT, sealed_secret=sealed
-            )
-            return repo_id
-
-        return await self._repo(await self._store.write(add)), hook_id, secret
-
-    async def add_forge_repo(
-        self, forge: str, facts: RepoFacts, actor: Actor, *, api_url: str = ""
-    ) -> tuple[Repo, str, str]:
-        """A repo of a forge, as the forge has it: (repo, hook id, the hook's secret, to be shown once).
-
-        Raises Invalid for a path that cannot be here, Conflict for one that is taken or a repo that is here.
-        """
-        hook_id, secret, now = repos.new_hook_id(), secrets.token_urlsafe(32), self._clock.now()
-        sealed = self._vault.seal(secret.encode(), repos.secret_purpose(hook_id))
-        new = replace(_new_repo(forge, facts), api_url=api_url)
-
-        def add(connection: Connection) -> int:
-            repo_id = repos.create_at(connection, new, now)
-            repos.add_hook(connection, hook_id=hook_id, repo_id=repo_id, forge=forge, sealed_secret=sealed)
-            path = f"{new.owner}/{new.name}"
-            deed = audit.Deed(action="repo.add", object=path, repo_id=repo_id, details=facts.html_url)
-            audit.note(connection, actor, deed, now)
-            return repo_id
-
-        return await self._repo(await self._store.write(add)), hook_id, secret
 
     async def _repo(self, repo_id: int) -> Repo:
         repo = await self._store.read(lambda connection: repos.by_id(connection, repo_id))
@@ -476,6 +427,11 @@ class Inbox:
         pauses[key] = _Pause(until=self._clock.monotonic() + seconds, tries=tries)
         asyncio.get_running_loop().call_later(seconds, self._bus.publish, "deliveries")
 
+    def ask_anew(self, repo_id: int) -> None:
+        """The repo has another credential: its forge is asked again at once, however often it refused."""
+        self._pauses.pop(repo_id, None)
+        self._bus.publish("deliveries")
+
     async def _results(self, run: _Run) -> list[Result]:
         news = run.news
         if isinstance(news, Nothing):
@@ -495,7 +451,7 @@ class Inbox:
         run.has_answered = True
         if facts is None:
             return Result(ref="", sentence="ignored, because its forge does not say how the repo is now")
-        new = _new_repo(run.repo.forge, facts)
+        new = new_repo(run.repo.forge, facts)
         said = await self._store.write(lambda connection: repos.follow(connection, run.repo_id, new))
         self._bus.publish("builds", f"repo:{run.repo_id}")
         sentence = f"followed: {said}" if said else "nothing new: the repo is here as it is at its forge"
@@ -686,18 +642,6 @@ def _parts(repo_id: int, news: Push | PullRequestNews | ReleaseNews) -> list[_Pa
 
 def _merged(seen: PullRequest, merge_sha: str) -> PullRequest:
     return PullRequest(**{**seen.model_dump(), "merge_sha": merge_sha})
-
-
-def _new_repo(forge: str, facts: RepoFacts) -> NewRepo:
-    return NewRepo(
-        forge=forge,
-        key=facts.key,
-        owner=facts.owner,
-        name=facts.name,
-        clone_url=facts.clone_url,
-        default_branch=facts.default_branch,
-        is_private=facts.is_private,
-    )
 
 
 def _check_repo(door: _Door, delivery: Delivery) -> None:

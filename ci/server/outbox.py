@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
-from ci.errors import Forbidden, Invalid, NotFound, RateLimited, ShipwayError
+from ci.errors import Forbidden, Invalid, NotFound, RateLimited, ShipwayError, Unavailable
 from ci.server.bus import LOOK_AGAIN_SECONDS, Bus
 from ci.server.clock import Clock
 from ci.server.forges.base import StatusUpdate
@@ -22,7 +22,7 @@ from ci.server.forges.directory import Forges
 from ci.server.models import Outbox as Row
 from ci.server.models import Repo
 from ci.server.store import outbox, repos
-from ci.server.store.database import Store
+from ci.server.store.database import Connection, Store
 
 FIRST_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 300.0
@@ -100,6 +100,7 @@ class Outbox:
                 failures = 0
             except RateLimited as error:
                 await self._put_off(repo_id, error.retry_seconds)
+                await self._note_problem(repo_id, str(error))
                 return
             except ShipwayError as error:
                 await self._failed(repo, row, error)
@@ -124,12 +125,14 @@ class Outbox:
             target_url=self._url + row.target_url,
         )
         await self._forges.of(repo).set_status(repo, status)
-        now = self._clock.now()
-        await self._store.write(lambda connection: outbox.delivered(connection, row_id, now))
-        if repo.forge_problem:
-            await self._store.write(
-                lambda connection: repos.set_forge_problem(connection, repo.id or 0, "", now)
-            )
+        now, repo_id = self._clock.now(), repo.id or 0
+
+        def note(connection: Connection) -> bool:
+            outbox.delivered(connection, row_id, now)
+            return repos.clear_forge_problem(connection, repo_id)
+
+        if await self._store.write(note):
+            self._bus.publish("inbox", f"repo:{repo_id}")
 
     async def _failed(self, repo: Repo, row: Row, error: ShipwayError) -> None:
         now = self._clock.now()
@@ -137,13 +140,18 @@ class Outbox:
         if isinstance(error, Invalid) or now - row.created_at > GIVE_UP_SECONDS:
             next_try_at = None
             _log.warning("repo=%s/%s: a commit status is given up: %s", repo.owner, repo.name, error)
-        row_id, repo_id, sentence = row.id or 0, repo.id or 0, str(error)
+        row_id, sentence = row.id or 0, str(error)
         await self._store.write(lambda connection: outbox.failed(connection, row_id, sentence, next_try_at))
-        if isinstance(error, Forbidden | NotFound):
-            await self._store.write(
-                lambda connection: repos.set_forge_problem(connection, repo_id, sentence, now)
-            )
-            self._bus.publish(f"repo:{repo_id}")
+        if isinstance(error, Forbidden | NotFound | Unavailable):
+            await self._note_problem(repo.id or 0, sentence)
+
+    async def _note_problem(self, repo_id: int, sentence: str) -> None:
+        """For the repo's page, until something is delivered again."""
+        now = self._clock.now()
+        await self._store.write(
+            lambda connection: repos.set_forge_problem(connection, repo_id, sentence, now)
+        )
+        self._bus.publish("inbox", f"repo:{repo_id}")
 
     def _retry_seconds(self, row: Row, error: ShipwayError) -> float:
         if isinstance(error, Forbidden | NotFound):

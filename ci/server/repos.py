@@ -18,7 +18,7 @@ from ci.server.clock import Clock
 from ci.server.credentials import Credential, Kind
 from ci.server.forges import git
 from ci.server.forges.address import Addresses, Refused
-from ci.server.forges.base import RepoFacts
+from ci.server.forges.base import RepoFacts, new_repo
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.github_api import API_URL, GitHubApi
 from ci.server.logs import Logs
@@ -104,16 +104,7 @@ class Repos:
         credentials.check(credential)
         facts = await _read_facts(self._places.ask_github(address, credential.value), path)
         _require_namespace(actor, facts.owner)
-        new = NewRepo(
-            forge=repos.GITHUB,
-            key=facts.key,
-            owner=facts.owner,
-            name=facts.name,
-            clone_url=facts.clone_url,
-            default_branch=facts.default_branch,
-            is_private=facts.is_private,
-            api_url="" if address == API_URL else address,
-        )
+        new = new_repo(repos.GITHUB, facts, api_url="" if address == API_URL else address)
         return await self._add(new, credential, actor)
 
     async def _add(self, new: NewRepo, credential: Credential | None, actor: Actor) -> Added:

@@ -7,7 +7,6 @@ log says that it came from here.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -18,7 +17,6 @@ import typer
 
 from ci.errors import Invalid
 from ci.server import auth
-from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
 from ci.server.config import Settings
@@ -63,7 +61,7 @@ def add(
     new = NewPerson(name=name, is_admin=admin, takes_over=takes_over)
 
     async def work(people: People, store: Store) -> Invited:
-        return await people.create(new, _this_machine())
+        return await people.create(new, auth.this_machine())
 
     _print_code(data, _run(data, work))
 
@@ -82,7 +80,7 @@ def reset_password(
 
         async def set_it(people: People, store: Store) -> None:
             row = await store.read(lambda c: users.named(c, name))
-            await people.set_password(row.id or 0, auth.hash_password(password), _this_machine())
+            await people.set_password(row.id or 0, auth.hash_password(password), auth.this_machine())
 
         _run(data, set_it)
         print(f"the password of {name} is set; all its sessions have ended")
@@ -90,7 +88,7 @@ def reset_password(
 
     async def make_code(people: People, store: Store) -> Invited:
         row = await store.read(lambda c: users.named(c, name))
-        return await people.reset_password(row.id or 0, _this_machine())
+        return await people.reset_password(row.id or 0, auth.this_machine())
 
     _print_code(data, _run(data, make_code))
 
@@ -101,7 +99,7 @@ def make_admin(name: Name, data: Data = None) -> None:
 
     async def work(people: People, store: Store) -> None:
         row = await store.read(lambda c: users.named(c, name))
-        await people.set_admin(row.id or 0, True, _this_machine())
+        await people.set_admin(row.id or 0, True, auth.this_machine())
 
     _run(data, work)
     print(f"{name} is an admin")
@@ -124,7 +122,7 @@ def enable(name: Name, data: Data = None) -> None:
 def _set_disabled(name: str, is_disabled: bool, data: Path | None) -> None:
     async def work(people: People, store: Store) -> None:
         row = await store.read(lambda c: users.named(c, name))
-        await people.set_disabled(row.id or 0, is_disabled, _this_machine())
+        await people.set_disabled(row.id or 0, is_disabled, auth.this_machine())
 
     _run(data, work)
 
@@ -149,11 +147,3 @@ def _print_code(data: Path | None, invited: Invited) -> None:
     url = Settings.load(os.environ, {"data_dir": data}).url
     print(f"code    {invited.code}")
     print(f"open    {url}/join    to set the password of {invited.name}; works once, within 24 hours")
-
-
-def _this_machine() -> Actor:
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        name = f"user {os.getuid()}"
-    return Actor(name=f"{name} at the machine", address="this machine")

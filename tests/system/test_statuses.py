@@ -15,8 +15,6 @@ from starlette.responses import Response
 from bench.whole import Shipway, until
 from ci.server.auth import Actor
 from ci.server.config import Settings
-from ci.server.credentials import Credential, Kind
-from ci.server.forges.base import RepoFacts
 from ci.server.wiring import Server
 from tests import fake_github
 from tests.fake_github import TOKEN, FakeGitHub, push_json, signed
@@ -28,7 +26,7 @@ steps:
     image: busybox
     commands: [echo]
 """
-ADA = Actor(user_id=None, name="ada")
+ADA = Actor(user_id=None, name="ada", is_admin=True)
 KEY = 7
 
 
@@ -40,21 +38,11 @@ def github() -> Iterator[FakeGitHub]:
 
 async def connect(data: Path, far: fake_github.Repo, api_url: str) -> tuple[str, str]:
     """The repo of GitHub on the data folder of a server that does not run: its hook and secret."""
-    server = Server(Settings.load({}, {"data_dir": data}))
+    server = Server(Settings.load({}, {"data_dir": data, "allowed_private_hosts": "127.0.0.1"}))
     await server.store.open()
-    facts = RepoFacts(
-        key=str(far.key),
-        owner=far.owner,
-        name=far.name,
-        default_branch="main",
-        is_private=True,
-        clone_url=far.json()["clone_url"],
-        html_url=far.json()["html_url"],
-    )
-    repo, hook_id, secret = await server.inbox.add_forge_repo("github", facts, ADA, api_url=api_url)
-    await server.credentials.set(repo.id or 0, Credential(kind=Kind.TOKEN, value=TOKEN), ADA)
+    added = await server.repos.add_github((far.owner, far.name), TOKEN, ADA, api_url=api_url)
     await server.stop()
-    return hook_id, secret
+    return added.hook_id, added.secret
 
 
 class Gate:

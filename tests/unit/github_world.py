@@ -17,10 +17,9 @@ from sqlalchemy import select
 from ci.event import Event
 from ci.server.auth import Actor
 from ci.server.config import Settings
-from ci.server.credentials import Credential, Kind
-from ci.server.forges.base import RepoFacts
 from ci.server.models import Build, Repo
 from ci.server.models import Inbox as Row
+from ci.server.repos import Added
 from ci.server.store import inbox, repos
 from ci.server.store.tables import BUILD, INBOX, many
 from ci.server.wiring import Server
@@ -31,7 +30,7 @@ from tests.unit.world import HeldClock
 from web.hooks import Hooks
 from web.main import application
 
-ADA = Actor(user_id=None, name="ada")
+ADA = Actor(user_id=None, name="ada", is_admin=True)
 KEY = 4711
 
 
@@ -94,6 +93,10 @@ class Town:
         self.far.pulls[number] = Pull(number=number, head=head, files=["a"], **values)
         return self.far.pulls[number]
 
+    async def add(self, far: fake_github.Repo) -> Added:
+        """One more repo of the same GitHub."""
+        return await self.server.repos.add_github((far.owner, far.name), TOKEN, ADA, api_url=self.github.url)
+
     def pull_body(self, pull: Pull, action: str = "opened", **more: Any) -> dict[str, Any]:
         return fake_github.pull_request_json(self.far, pull, action, **more)
 
@@ -106,22 +109,12 @@ async def town(path: Path) -> AsyncIterator[Town]:
     async with FakeGitHub().serving() as github:
         far = github.repo(KEY)
         far.commit("refs/heads/main", {".ci.yml": CONFIG}, "First\n\nmore")
-        facts = RepoFacts(
-            key=str(KEY),
-            owner=far.owner,
-            name=far.name,
-            default_branch="main",
-            is_private=True,
-            clone_url=far.json()["clone_url"],
-            html_url=far.json()["html_url"],
-        )
-        repo, hook_id, secret = await server.inbox.add_forge_repo("github", facts, ADA, api_url=github.url)
-        await server.credentials.set(repo.id or 0, Credential(kind=Kind.TOKEN, value=TOKEN), ADA)
+        added = await server.repos.add_github((far.owner, far.name), TOKEN, ADA, api_url=github.url)
         async with (
             serving(application(server, "http://ci.test")) as url,
             httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=20)) as client,
         ):
-            yield Town(server, github, far, repo.id or 0, hook_id, secret, client)
+            yield Town(server, github, far, added.repo.id or 0, added.hook_id, added.secret, client)
     await server.stop()
 
 

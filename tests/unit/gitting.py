@@ -6,8 +6,26 @@ import os
 import subprocess
 from pathlib import Path
 
+from ci.server.forges.builtin import Builtin
+from ci.server.models import Repo
+from ci.server.store import repos
+from ci.server.store.database import Connection, Store
+
 CONFIG = "steps:\n  - name: test\n    image: busybox\n    commands:\n      - true\n"
 ZERO = "0" * 40
+
+
+async def add_repo(store: Store, builtin: Builtin, owner: str, name: str) -> Repo:
+    """A repo in the built-in git, with its bare repository."""
+
+    def add(connection: Connection) -> Repo:
+        repo = repos.by_id(connection, repos.create(connection, owner=owner, name=name, now=1.0))
+        assert repo is not None
+        return repo
+
+    repo = await store.write(add)
+    await builtin.create(repo.id or 0)
+    return repo
 
 
 class Work:

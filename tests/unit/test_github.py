@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ci.errors import Conflict, Invalid
 from ci.event import Kind
-from ci.server.forges.base import RepoFacts, StatusUpdate
+from ci.server.forges.base import StatusUpdate
 from ci.server.forges.github import state_of
 from ci.server.inbox import FIRST_PAUSE_SECONDS, NOT_READY_SECONDS
 from ci.server.models import Job
@@ -318,7 +317,7 @@ async def test_what_an_old_delivery_says_of_the_repo_is_not_believed(here: Town)
 
 
 async def test_a_new_path_that_is_taken_or_cannot_be_here_is_a_sentence(here: Town) -> None:
-    await here.server.inbox.create_repo("ada", "taken")
+    await here.server.repos.add_builtin("ada", "taken", ADA)
     here.github.rename(here.far, "ada", "taken")
     body = {"action": "renamed", "repository": here.far.json()}
     assert "another repo has that path" in await here.deliver("repository", body)
@@ -333,21 +332,13 @@ async def test_a_new_path_that_is_taken_or_cannot_be_here_is_a_sentence(here: To
 async def test_a_repo_is_added_once_and_the_audit_log_says_who_did(here: Town) -> None:
     repo = await here.repo()
     assert (repo.forge, repo.forge_key, repo.default_branch) == ("github", str(KEY), "main")
-    facts = RepoFacts(
-        key=str(KEY),
-        owner="ada",
-        name="other",
-        default_branch="main",
-        is_private=True,
-        clone_url="https://github.example/ada/other.git",
-        html_url="https://github.example/ada/other",
-    )
+    here.far.name = "other"
     with pytest.raises(Conflict, match="here already, as ada/app"):
-        await here.server.inbox.add_forge_repo("github", facts, ADA)
+        await here.add(here.far)
     with pytest.raises(Conflict, match="there is a repo ada/app"):
-        await here.server.inbox.add_forge_repo("github", replace(facts, key="5", name="app"), ADA)
-    with pytest.raises(Invalid):
-        await here.server.inbox.add_forge_repo("github", replace(facts, key="5", name="../x"), ADA)
+        await here.add(here.github.repo(5, "ada", "app"))
+    with pytest.raises(Invalid, match="cannot be part of a repo's path"):
+        await here.add(here.github.repo(6, "ada", ".github"))
     entries = await here.server.store.read(lambda c: audit.latest(c, repo_id=here.repo_id))
     assert "repo.add" in [entry.action for entry in entries]
 
@@ -443,6 +434,16 @@ async def test_a_revoked_token_is_said_and_another_one_mends_it(here: Town) -> N
     assert len(await here.builds()) == 1
 
 
+async def test_another_token_is_tried_at_once(here: Town) -> None:
+    here.github.tokens.clear()
+    await here.deliver("push", here.push())
+    here.github.tokens.add(fake_github.TOKEN)
+    assert await here.server.inbox.process_waiting() == 0
+    here.server.inbox.ask_anew(here.repo_id)
+    assert await here.server.inbox.process_waiting() == 1
+    assert len(await here.builds()) == 1
+
+
 async def test_a_forge_that_stays_away_is_asked_ever_more_seldom_and_given_up_after_days(here: Town) -> None:
     here.github.misbehave = down
     await here.deliver("push", here.push())
@@ -465,23 +466,7 @@ async def test_a_forge_that_stays_away_is_asked_ever_more_seldom_and_given_up_af
 async def test_a_slow_github_holds_up_no_other_repo(here: Town) -> None:
     other = here.github.repo(99, "bob", "other")
     other.commit(MAIN, {".ci.yml": CONFIG}, "other")
-    facts = RepoFacts(
-        key="99",
-        owner="bob",
-        name="other",
-        default_branch="main",
-        is_private=False,
-        clone_url=other.json()["clone_url"],
-        html_url=other.json()["html_url"],
-    )
-    repo, hook_id, secret = await here.server.inbox.add_forge_repo(
-        "github", facts, ADA, api_url=here.github.url
-    )
-    from ci.server.credentials import Credential
-    from ci.server.credentials import Kind as CredentialKind
-
-    token = Credential(kind=CredentialKind.TOKEN, value=fake_github.TOKEN)
-    await here.server.credentials.set(repo.id or 0, token, ADA)
+    added = await here.add(other)
     go, hangs = asyncio.Event(), asyncio.Event()
 
     async def hang(request: Request) -> Response | None:
@@ -494,9 +479,9 @@ async def test_a_slow_github_holds_up_no_other_repo(here: Town) -> None:
     await here.send(signed("push", here.push(), here.secret))
     slow = asyncio.create_task(here.server.inbox.process_waiting())
     await asyncio.wait_for(hangs.wait(), 10)
-    await here.send(signed("push", fake_github.push_json(other, MAIN), secret), hook_id)
+    await here.send(signed("push", fake_github.push_json(other, MAIN), added.secret), added.hook_id)
     await here.server.inbox.process_waiting()
-    assert [build.repo_id for build in await here.builds()] == [repo.id]
+    assert [build.repo_id for build in await here.builds()] == [added.repo.id]
     go.set()
     await slow
     assert len(await here.builds()) == 2

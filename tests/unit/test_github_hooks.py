@@ -24,7 +24,7 @@ from ci.server.forges.payload import MAX_DEPTH
 from ci.server.store import repos
 from ci.server.store.tables import HOOK
 from tests.fake_github import Delivery, signed
-from tests.unit.github_world import Town, serving, town
+from tests.unit.github_world import ADA, Town, serving, town
 from web import problems
 from web.hooks import Hooks
 
@@ -128,9 +128,9 @@ async def test_a_delivery_about_another_repo_is_refused_and_said(here: Town) -> 
 
 
 async def test_the_secret_of_another_hook_opens_nothing(here: Town) -> None:
-    _, hook_id, secret = await here.server.inbox.add_plain_repo("ada", "lib", "https://git.example.com/l.git")
-    await refused(here, signed("push", here.push(), secret), 403, "does not fit")
-    answer = await here.send(signed("push", here.push(), here.secret), hook_id)
+    plain = await here.server.repos.add_plain(("ada", "lib"), "https://git.example.com/l.git", None, ADA)
+    await refused(here, signed("push", here.push(), plain.secret), 403, "does not fit")
+    answer = await here.send(signed("push", here.push(), here.secret), plain.hook_id)
     assert answer.status_code == 403
     assert (await here.send(signed("push", here.push(), here.secret), "nope")).status_code == 404
 
@@ -223,8 +223,8 @@ async def test_hook_of_20_mib_is_accepted_from_github_and_not_from_a_plain_repos
     body = {**here.push(), "padding": "x" * (20 << 20)}
     answer = await here.send(signed("push", body, here.secret))
     assert answer.status_code == 202
-    _, hook_id, secret = await here.server.inbox.add_plain_repo("ada", "lib", "https://git.example.com/l.git")
-    assert (await here.send(signed("push", body, secret), hook_id)).status_code == 413
+    plain = await here.server.repos.add_plain(("ada", "lib"), "https://git.example.com/l.git", None, ADA)
+    assert (await here.send(signed("push", body, plain.secret), plain.hook_id)).status_code == 413
 
 
 async def test_hook_nested_too_deep_is_refused(here: Town) -> None:

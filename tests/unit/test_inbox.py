@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from ci.errors import Conflict, Forbidden, Invalid, NotFound
+from ci.errors import Forbidden, Invalid, NotFound
 from ci.server.auth import Actor
 from ci.server.forges import git
 from ci.server.forges.builtin import Builtin
@@ -25,7 +25,7 @@ from ci.server.store.inbox import NewRow
 from ci.server.store.tables import BUILD, HOOK, many
 from ci.server.trigger import Result, Trigger
 from ci.server.vault import Vault
-from tests.unit.gitting import CONFIG, ZERO, Work
+from tests.unit.gitting import CONFIG, ZERO, Work, add_repo
 from tests.unit.world import Core, core
 
 URL = "http://ci.test"
@@ -91,7 +91,7 @@ async def ways(tmp_path: Path) -> AsyncIterator[Ways]:
         forges = Forges(builtin=Builtin(tmp_path / "git", URL), plain=plain)
         trigger = Trigger(world.store, world.bus, world.clock, forges, world.secrets, url=URL)
         door = _inbox(world, forges, trigger)
-        repo = await door.create_repo("ada", "site")
+        repo = await add_repo(world.store, forges.builtin, "ada", "site")
         work = Work(tmp_path / "work", await door.git_folder(repo))
         work.commit_files({".ci.yml": CONFIG}, "first")
         yield Ways(world, forges, trigger, door, repo, work)
@@ -446,22 +446,6 @@ async def test_an_error_of_ours_is_a_verdict_and_stops_no_other_delivery(
     await elsewhere.inbox.process_waiting()
     assert [row.state for row in await elsewhere.rows()] == ["failed", "processed"]
     assert "no JSON" in (await elsewhere.rows())[0].verdict
-
-
-async def test_a_repo_elsewhere_gets_a_hook_and_a_secret_that_is_stored_sealed(ways: Ways) -> None:
-    repo, hook_id, secret = await ways.inbox.add_plain_repo("ada", "lib", "https://git.example.com/lib.git")
-    assert (repo.forge, repo.clone_url) == ("git", "https://git.example.com/lib.git")
-    hook = await ways.core.store.read(lambda c: repos.hook(c, hook_id))
-    assert hook is not None and secret.encode() not in hook.secret
-    sent = body("p", (MAIN, "a" * 40, ZERO))
-    headers = {git.SIGNATURE_HEADER: git.signature(sent, secret.encode())}
-    receipt = await ways.inbox.receive(hook_id, headers, sent)
-    (result,) = await ways.inbox.process(receipt.row_id)
-    assert "was deleted" in result.sentence
-    with pytest.raises(Conflict):
-        await ways.inbox.create_repo("ada", "LIB")
-    with pytest.raises(Invalid):
-        await ways.inbox.create_repo("ada", "../x")
 
 
 async def test_the_ready_hook_script_reports_a_push(elsewhere: Ways, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from sqlalchemy import update
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ci.server.auth import Actor
 from ci.server.bus import Bus
+from ci.server.credentials import Credential, Kind
 from ci.server.forges.base import StatusUpdate
 from ci.server.forges.github_api import GitHubApi, RateLimits
 from ci.server.models import Outbox as Row
@@ -247,6 +249,61 @@ async def test_a_token_that_is_refused_is_a_sentence_on_the_repo_until_it_works(
     await sending.outbox.deliver_due()
     assert await sending.problem() == ""
     assert len(sending.told()) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda: Response("oops", 502), "answers with 502"),
+        (lambda: rate_limited(seconds=50), "rate limit is used up; again in 50 s"),
+        (lambda: rate_limited(reset_at=0, status=429), "rate limit is used up"),
+    ],
+    ids=["down", "limited", "too many"],
+)
+async def test_a_forge_that_takes_no_status_now_is_a_sentence_on_the_repo_until_it_does(
+    sending: Sending, answer: Callable[[], Response], says: str
+) -> None:
+    async def wrong(_: Request) -> Response:
+        return answer()
+
+    sending.github.misbehave = wrong
+    await sending.core.build()
+    await sending.outbox.deliver_due()
+    assert says in await sending.problem()
+    sending.github.misbehave = None
+    sending.core.clock.seconds += 300
+    await sending.outbox.deliver_due()
+    assert await sending.problem() == ""
+
+
+async def test_a_problem_that_arose_in_the_same_round_is_over_with_the_next_delivery(
+    sending: Sending,
+) -> None:
+    """The first of two statuses fails, the second is taken."""
+    answers = iter([Response("oops", 502)])
+
+    async def once(_: Request) -> Response | None:
+        return next(answers, None)
+
+    sending.github.misbehave = once
+    await sending.core.build(spec("ci"), spec("docs"))
+    await sending.outbox.deliver_due()
+    assert (len(sending.told()), await sending.problem()) == (1, "")
+
+
+async def test_another_credential_is_tried_at_once(sending: Sending) -> None:
+    sending.github.tokens.clear()
+    await sending.core.build()
+    await sending.outbox.deliver_due()
+    sending.github.tokens.add(TOKEN)
+    assert await sending.outbox.deliver_due() == 0
+    given = Credential(kind=Kind.TOKEN, value=TOKEN)
+    mine = update(REPO).values(clone_url="https://github.example/ada/app.git")
+    await sending.core.store.write(lambda c: c.execute(mine) and None)
+    actor = Actor(user_id=None, name="ada")
+    await sending.core.credentials.set(sending.core.repo_id, given, actor)
+    assert await sending.outbox.deliver_due() == 1
+    assert (len(sending.told()), await sending.problem()) == (1, "")
 
 
 async def test_what_the_forge_will_never_take_is_given_up_at_once(sending: Sending) -> None:

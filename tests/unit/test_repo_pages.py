@@ -70,7 +70,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 @pytest.fixture
 async def pushed(desk: Desk) -> Desk:
-    repo = await desk.scene.inbox.create_repo("ada", "app")
+    repo = (await desk.scene.repos.add_builtin("ada", "app", ADA)).repo
     work = Work(desk.folder / "work", await desk.scene.inbox.git_folder(repo))
     work.commit_files({".ci.yml": CONFIG}, "first")
     work.git("push", "-q", "origin", "HEAD:refs/heads/main")

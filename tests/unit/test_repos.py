@@ -83,6 +83,8 @@ async def test_a_repo_of_the_built_in_git_is_there_to_be_pushed_to(here: Here) -
     assert ("ada", "repo.add", "ada/new") in await here.yard.deeds()
     with pytest.raises(Conflict, match="there is a repo ada/NEW already"):
         await here.repos.add_builtin("ada", "NEW", ADA)
+    with pytest.raises(Invalid, match="cannot be part of a repo's path"):
+        await here.repos.add_builtin("ada", "../x", ADA)
 
 
 async def test_one_adds_in_ones_own_namespace_and_an_admin_anywhere(here: Here) -> None:
@@ -101,7 +103,7 @@ async def test_a_repository_elsewhere_gets_a_hook_and_a_sealed_credential(here: 
     assert credentials.of(added.repo) == credential
     assert b"s3cret-pass" not in (added.repo.credential or b"")
     hook = await here.yard.core.store.read(lambda c: repos.hook(c, added.hook_id))
-    assert hook is not None
+    assert hook is not None and added.secret.encode() not in hook.secret
     assert here.repos.known_secrets(added.repo, [hook]) == [added.secret, "s3cret-pass"]
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import update
 from ci.errors import Conflict, Invalid, NotFound
 from ci.server.starts import parse_variables
 from ci.server.store.tables import REPO
+from tests.unit.gitting import add_repo
 from tests.unit.world import ADA
 from tests.unit.yard import Yard, yard
 
@@ -134,6 +135,6 @@ async def test_a_delivery_that_built_is_not_replayed_and_points_to_rerun(here: Y
 
 async def test_a_delivery_of_another_repo_is_not_found(here: Yard) -> None:
     await here.push()
-    other = await here.inbox.create_repo("bob", "other")
+    other = await add_repo(here.core.store, here.forges.builtin, "bob", "other")
     with pytest.raises(NotFound):
         await here.inbox.replay((await here.rows())[0].id or 0, other, ADA)

@@ -15,6 +15,7 @@ from ci.server.forges.base import Push, Update
 from ci.server.store import inbox, repos, runners
 from ci.server.wiring import Server
 from tests.unit.gitting import CONFIG, ZERO, Work
+from tests.unit.world import ADA
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ async def test_a_data_folder_has_one_server(server: Server) -> None:
 
 
 async def test_a_delivery_is_processed_without_being_asked(server: Server, tmp_path: Path) -> None:
-    repo = await server.inbox.create_repo("ada", "app")
+    repo = (await server.repos.add_builtin("ada", "app", ADA)).repo
     work = Work(tmp_path / "work", await server.inbox.git_folder(repo))
     sha = work.commit_files({".ci.yml": CONFIG})
     with server.bus.subscribe("builds") as topics:
@@ -69,7 +70,7 @@ async def test_a_delivery_is_processed_without_being_asked(server: Server, tmp_p
 async def test_an_error_in_a_round_is_logged_and_the_next_round_comes(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    repo = await server.inbox.create_repo("ada", "app")
+    repo = (await server.repos.add_builtin("ada", "app", ADA)).repo
     push = Push(push_id="p", refs=(Update(ref="refs/notes/x", after="a" * 40),), is_found=True)
     with sqlite3.connect(server.store.path) as database, server.bus.subscribe("inbox") as topics:
         database.execute("ALTER TABLE inbox RENAME TO elsewhere")

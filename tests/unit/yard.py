@@ -21,7 +21,7 @@ from ci.server.store import repos
 from ci.server.store.tables import AUDIT, BUILD, INBOX, many
 from ci.server.trigger import Result, Trigger
 from ci.server.vault import Vault
-from tests.unit.gitting import CONFIG, ZERO, Work
+from tests.unit.gitting import CONFIG, ZERO, Work, add_repo
 from tests.unit.world import Core, core
 
 URL = "http://ci.test"
@@ -76,7 +76,7 @@ async def yard(folder: Path) -> AsyncIterator[Yard]:
         door = Inbox(world.store, world.bus, world.clock, trigger, forges=forges, vault=Vault(bytes(32)))
         starts = Starts(world.store, trigger, forges)
         schedules = Schedules(world.store, world.bus, world.clock)
-        repo = await door.create_repo("ada", "site")
+        repo = await add_repo(world.store, forges.builtin, "ada", "site")
         work = Work(folder / "work", await door.git_folder(repo))
         work.commit_files({".ci.yml": CONFIG}, "first")
         yield Yard(world, forges, door, starts, schedules, repo, work)

@@ -35,6 +35,7 @@ from ci.event import Event, Kind
 from ci.server.forges.bare import Bare, is_ref_name, is_sha
 from ci.server.forges.news import BRANCH, MAX_REFS, TAG, News, Push, Update
 from ci.server.models import Repo
+from ci.server.store.repos import NewRepo
 
 __all__ = ["MAX_REFS", "Push", "Update", "parse_push"]
 
@@ -98,6 +99,20 @@ class RepoFacts:
     is_private: bool
     clone_url: str
     html_url: str
+
+
+def new_repo(forge: str, facts: RepoFacts, *, api_url: str = "") -> NewRepo:
+    """The repo as it is to be here."""
+    return NewRepo(
+        forge=forge,
+        key=facts.key,
+        owner=facts.owner,
+        name=facts.name,
+        clone_url=facts.clone_url,
+        default_branch=facts.default_branch,
+        is_private=facts.is_private,
+        api_url=api_url,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,5 +148,11 @@ def put_off(connection: Connection, repo_id: int, until: float) -> None:
     connection.execute(update(OUTBOX).where(*waits).values(next_try_at=until))
 
 
+def hurry(connection: Connection, repo_id: int, now: float) -> None:
+    """What waits for another try is tried now: the repo has another credential."""
+    waits = (OUTBOX.c.repo_id == repo_id, OUTBOX.c.next_try_at > now)
+    connection.execute(update(OUTBOX).where(*waits).values(next_try_at=now))
+
+
 def rows_of(connection: Connection, build_id: int) -> list[Outbox]:
     return many(connection, Outbox, select(OUTBOX).where(OUTBOX.c.build_id == build_id).order_by(OUTBOX.c.id))

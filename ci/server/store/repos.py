@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from ci.errors import Conflict, Invalid
 from ci.server.models import Hook, RefState, Repo
-from ci.server.store.tables import HOOK, REF_STATE, REPO, add, add_if_new, many, one
+from ci.server.store.tables import HOOK, REF_STATE, REPO, add, add_if_new, changed, many, one
 
 BUILTIN = "builtin"
 PLAIN_GIT = "git"
@@ -170,11 +170,18 @@ def set_credential(
     connection.execute(update(REPO).where(REPO.c.id == repo_id).values(**values))
 
 
+def clear_forge_problem(connection: Connection, repo_id: int) -> bool:
+    """Its forge works; whether anything was wrong with it."""
+    wrong = (REPO.c.id == repo_id, REPO.c.forge_problem != "")
+    statement = update(REPO).where(*wrong).values(forge_problem="", forge_problem_at=None)
+    return changed(connection, statement) > 0
+
+
 def set_forge_problem(connection: Connection, repo_id: int, sentence: str, now: float) -> None:
     """What is wrong with the repo's forge now; empty: nothing. The time of the first sentence stays."""
     mine = REPO.c.id == repo_id
     if not sentence:
-        connection.execute(update(REPO).where(mine).values(forge_problem="", forge_problem_at=None))
+        clear_forge_problem(connection, repo_id)
         return
     connection.execute(update(REPO).where(mine).values(forge_problem=sentence[:1000]))
     is_first = (mine, REPO.c.forge_problem_at.is_(None))
