@@ -45,7 +45,7 @@ def _build(shipway: Shipway) -> int:
         for step in job["attempts"][-1]["steps"]:
             print(f"--- {step['name']}: {step['status']} {step['reason']}")
             log = shipway.raw(f"ada/shipway/1/{job['slug']}/{step['slug']}").decode(errors="replace")
-            print("\n".join(log.splitlines()[-12:]))
+            print("\n".join(log.splitlines()[-12 if step["status"] == "success" else -200 :]))
     print(f"\n{build['status']} after {time.monotonic() - began:.0f} s")
     return 0 if build["status"] == "success" else 1
 
