@@ -13,7 +13,7 @@ from ci.server import auth, queue
 from ci.server.auth import Action
 from ci.server.logs import LogKey
 from ci.server.models import Build, Job, Repo, Step
-from ci.server.runners import Runners
+from ci.server.runners import Runners, standing
 from ci.server.store import jobs, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, Filter
@@ -142,16 +142,12 @@ class Pages:
             code=code,
             may_manage=may_manage,
             may_read=lambda repo: auth.can(call.actor, Action.READ, repo),
+            standing=standing,
             **found,
         )
 
     async def new_runner_code(self, call: Call) -> Response:
         return await self._runners_page(call, await self._runners.new_code(call.actor))
-
-    async def drain(self, call: Call) -> Response:
-        change = self._runners.resume if call.field("take") == "yes" else self._runners.drain
-        await change(int(call.path("id")), call.actor)
-        return RedirectResponse("/runners", 303)
 
 
 def _reasons(c: Connection, waiting: Sequence[tuple[Job, Build, Repo]]) -> list[tuple[str, int]]:
