@@ -24,9 +24,9 @@ _CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 
 def runner(  # noqa: PLR0913 - each is an option of the command line
     server: Annotated[str, typer.Option(help="Address of the Shipway server.")],
-    name: Annotated[str, typer.Option(help="Name on the server's pages. [default: host name]")] = "",
+    name: Annotated[str, typer.Option(help="Name on the server's pages; left out: the host's.")] = "",
     label: Annotated[list[str] | None, typer.Option(help="key=value, may be repeated.")] = None,
-    capacity: Annotated[int, typer.Option(help="Jobs at the same time. [default: CPUs]")] = 0,
+    capacity: Annotated[int, typer.Option(help="Jobs at the same time; left out: one for each CPU.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Folder for credential, spools and cache.")] = None,
     engine: Annotated[str, typer.Option(help="What starts containers: docker, or fake.")] = "docker",
     register: Annotated[bool, typer.Option("--register", help="Only register, and end.")] = False,

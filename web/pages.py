@@ -13,7 +13,7 @@ from ci.server import auth, queue
 from ci.server.auth import Action
 from ci.server.logs import LogKey
 from ci.server.models import Build, Job, Repo, Step
-from ci.server.runners import Runners
+from ci.server.runners import Runners, standing
 from ci.server.store import jobs, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, Filter
@@ -151,6 +151,7 @@ class Pages:
                 row.runner for row in found["runners"] if after is not None and (row.runner.id or 0) > after
             ],
             may_read=lambda repo: auth.can(call.actor, Action.READ, repo),
+            standing=standing,
             **found,
         )
 
@@ -160,11 +161,6 @@ class Pages:
         newest = max((row.runner.id or 0 for row in rows), default=0)
         key = self._once.keep(code, _CODE, call.actor)
         return RedirectResponse(f"/runners?once={key}&after={newest}", 303)
-
-    async def drain(self, call: Call) -> Response:
-        change = self._runners.resume if call.field("take") == "yes" else self._runners.drain
-        await change(int(call.path("id")), call.actor)
-        return RedirectResponse("/runners", 303)
 
 
 def _reasons(c: Connection, waiting: Sequence[tuple[Job, Build, Repo]]) -> list[tuple[str, int]]:
