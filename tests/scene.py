@@ -449,7 +449,9 @@ def pytest_log() -> tuple[bytes, list[tuple[int, float, str, Any]]]:
 async def fill(scene: Scene) -> dict[str, int]:
     """Repos, runners and builds in every state; returns the ids of the builds by what they show."""
     made: dict[str, int] = {}
-    scene.runner_id = await scene.runner("r1", labels={"arch": "amd64", "disk": "fast"}, capacity=4)
+    scene.runner_id = await scene.runner(
+        "r1", labels={"arch": "amd64", "disk": "fast"}, capacity=4, lost_leases=1
+    )
     await scene.runner("r2", labels={"arch": "amd64", "gpu": "yes"})
     await scene.runner(
         "r3", labels={"arch": "arm64"}, is_connected=False, seen_ago=1860, engine="docker 24.0"

@@ -27,6 +27,8 @@ PAGES = {
     "queue": "/queue",
     "runners": "/runners",
     "no runner expected yet": "/runners?after=99",
+    "a runner at work": "/runners/1",
+    "a runner that is away": "/runners/3",
     "account": "/account",
     "people": "/admin/people",
     "audit": "/admin/audit",
