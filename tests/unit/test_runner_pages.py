@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from ci.server.store import audit, runners
 from ci.server.store.database import Connection
-from ci.server.store.tables import ATTEMPT
+from ci.server.store.tables import ATTEMPT, BUILD, JOB, REPO
 from tests.scene import Scene, fill, send, sign_in
 
 #: Of the scene: r1 works, r2 is idle, r3 is offline.
@@ -106,6 +106,24 @@ async def test_somebody_sees_no_job_of_a_repo_that_is_not_his_and_no_button(made
         assert "of another repo" in words(page) and "ada/api" not in page
         assert f"/runners/{R1}/" not in page, "there is nothing to press"
         assert (await send(other, f"/runners/{R1}/remove", confirm="r1")).status_code == 403
+
+
+async def test_what_was_lost_of_a_private_repo_is_hidden_from_who_may_not_see_it(made: Made) -> None:
+    def lose(c: Connection) -> None:
+        private = select(JOB.c.id).where(
+            JOB.c.build_id == BUILD.c.id, BUILD.c.repo_id == REPO.c.id, REPO.c.is_private
+        )
+        mine = (ATTEMPT.c.runner_id == R1, ATTEMPT.c.job_id.in_(private))
+        c.execute(update(ATTEMPT).where(*mine).values(lost_reason="the secret cause", finished_at=1.0))
+
+    await made.scene.store.write(lose)
+    assert "the secret cause" in await made.words(f"/runners/{R1}")
+    token = await made.scene.user("mallory", is_admin=False)
+    async with made.scene.client() as other, made.scene.client(token) as program:
+        await sign_in(other, "eve")
+        assert "the secret cause" not in (await other.get(f"/runners/{R1}")).text
+        answer = (await program.get(f"/api/runners/{R1}")).json()
+        assert {each["job"] for each in answer["lost"]} == {"ada/worker/2/ci"}, "which is public"
 
 
 async def test_the_queue_says_why_each_job_waits_and_what_would_help(made: Made) -> None:
