@@ -52,7 +52,9 @@ def list_builds(
     path = f"{place.repo(repo, api.account.url).api}/builds" if repo else "/api/builds"
     found = api.get(path, q=query, limit=limit, before=before)
     rows = [_row(each) for each in found["builds"]]
-    answer = table(found, _COLUMNS, rows, empty="no build yet: push a commit")
+    answer = table(
+        found, _COLUMNS, rows, empty=f"no build matches {query!r}" if query else "no build yet: push a commit"
+    )
     has_more = found["before"] is not None and sys.stdout.isatty()
     return replace(answer, note=f"older ones: --before {found['before']}" if has_more else "")
 
@@ -173,7 +175,9 @@ def logs(  # noqa: PLR0913 - each is an option of the command line
         wanted = Wanted(job=job, step=step, is_failed_only=failed)
         reader = Logs(api, path, wanted, is_raw=raw)
         if not follow:
-            reader.show()
+            found = reader.show()
+            if next(builds.steps(found), None) is None:
+                note(f"shipway: {plain(builds.verdict(found))} {found['url']}")
             return 0
         found = reader.follow()
     note(f"shipway: {plain(builds.verdict(found))} {found['url']}")
