@@ -1,6 +1,6 @@
 """From a server that nobody has to a stranger's pull request that is built: one person with a keyboard.
 
-The server and its runner are the real commands; GitHub is a fake one that speaks HTTP. The same journey is
+GitHub is a fake one that speaks HTTP; the server and its runner are the real commands. The same journey is
 made with scripts and without.
 """
 
