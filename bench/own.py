@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.whole import ROOT, Shipway
+from bench.whole import ROOT, Shipway, until
 
 _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _LIMIT_SECONDS = 3600
@@ -32,7 +32,10 @@ def main() -> int:
         try:
             shipway.start()
             shipway.set_up()
-            return _build(shipway)
+            before = _volumes()
+            code = _build(shipway)
+            until(lambda: _volumes() <= before, seconds=120)  # a workspace of a gigabyte takes its time to go
+            return code
         finally:
             shipway.end()
 
@@ -45,9 +48,14 @@ def _build(shipway: Shipway) -> int:
         for step in job["attempts"][-1]["steps"]:
             print(f"--- {step['name']}: {step['status']} {step['reason']}")
             log = shipway.raw(f"ada/shipway/1/{job['slug']}/{step['slug']}").decode(errors="replace")
-            print("\n".join(log.splitlines()[-12:]))
+            print("\n".join(log.splitlines()[-12 if step["status"] == "success" else -200 :]))
     print(f"\n{build['status']} after {time.monotonic() - began:.0f} s")
     return 0 if build["status"] == "success" else 1
+
+
+def _volumes() -> set[str]:
+    said = subprocess.run(["docker", "volume", "ls", "-q"], check=True, capture_output=True, text=True)
+    return set(said.stdout.split())
 
 
 def _push(shipway: Shipway) -> None:

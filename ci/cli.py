@@ -87,6 +87,8 @@ def _guarded(point: EntryPoint, arguments: list[str]) -> int:
         return 130
     except typer.TyperException as error:
         words = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        if not words:  # a group without a command: its help has been shown
+            return 2
         path = getattr(getattr(error, "ctx", None), "command_path", f"shipway {point.name}")
         return _fail(f"{words}. `{path} --help` explains what there is.", 2)
     except SystemExit as leaving:  # typer's own word for a broken pipe
@@ -99,7 +101,8 @@ def _guarded(point: EntryPoint, arguments: list[str]) -> int:
     except ShipwayError as error:
         return _fail(str(error), 2 if isinstance(error, Invalid) else 3)
     except ImportError as error:
-        return _fail(f"`shipway {point.name}` needs an extra that is not installed: {error}", 3)
+        extra = "runner" if point.name == "runner" else "server"
+        return _fail(f"{error}: `shipway {point.name}` needs `pip install 'shipway[{extra}]'`", 3)
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +20,16 @@ from runners.engine_choice import check_name, open_janitor
 from runners.settings import RunnerSettings, default_capacity, default_data, default_name, parse_labels
 from runners.supervisor import Supervisor
 
+#: A service that is not registered yet is started again and again, and has the folder for a moment each time.
+_REGISTER_SECONDS = 15.0
 _CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 
 
 def runner(  # noqa: PLR0913 - each is an option of the command line
     server: Annotated[str, typer.Option(help="Address of the Shipway server.")],
-    name: Annotated[str, typer.Option(help="Name on the server's pages. [default: host name]")] = "",
+    name: Annotated[str, typer.Option(help="Name on the server's pages; left out: the host's.")] = "",
     label: Annotated[list[str] | None, typer.Option(help="key=value, may be repeated.")] = None,
-    capacity: Annotated[int, typer.Option(help="Jobs at the same time. [default: CPUs]")] = 0,
+    capacity: Annotated[int, typer.Option(help="Jobs at the same time; left out: one for each CPU.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Folder for credential, spools and cache.")] = None,
     engine: Annotated[str, typer.Option(help="What starts containers: docker, or fake.")] = "docker",
     register: Annotated[bool, typer.Option("--register", help="Only register, and end.")] = False,
@@ -46,7 +49,7 @@ def runner(  # noqa: PLR0913 - each is an option of the command line
     )
     os.umask(0o077)  # also where the data folder was there before, and others may look into it
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _lock(settings.data)
+    lock = _lock(settings.data, seconds=_REGISTER_SECONDS if register else 0.0)
     if lock is None:
         print(f"a runner with this data folder runs already: {settings.data}")
         return
@@ -68,15 +71,20 @@ async def _supervise(settings: RunnerSettings, credential: Credential) -> None:
     await supervisor.run()
 
 
-def _lock(data: Path) -> int | None:
-    """Held until the process ends: two supervisors would fight over the spools."""
+def _lock(data: Path, seconds: float) -> int | None:
+    """Held until the process ends: two supervisors would fight over the spools. None if another has it still
+    when the time is over."""
     fd = os.open(data / "runner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                return None
+        time.sleep(0.05)
 
 
 def _read_code(settings: RunnerSettings) -> str:

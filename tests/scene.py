@@ -35,10 +35,12 @@ from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
 from ci.server.forges.github import GitHub
 from ci.server.forges.github_api import GitHubApi, RateLimits
+from ci.server.hooks import Hooks
 from ci.server.inbox import Inbox as InboxService
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import LogKey, Logs
 from ci.server.models import Attempt, Inbox, PullRequest, Repo, Runner
+from ci.server.pushes import Pushes
 from ci.server.repos import Places, Repos
 from ci.server.schedules import Schedules
 from ci.server.secrets import Filters, Secrets
@@ -119,9 +121,9 @@ class Scene:
         self.trigger = Trigger(
             self.store, self.bus, self.clock, self.forges, Secrets(self.store, vault, self.clock), url=url
         )
-        self.inbox = InboxService(
-            self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=vault
-        )
+        self.hooks = Hooks(self.store, self.bus, self.clock, forges=self.forges, vault=vault)
+        self.inbox = InboxService(self.store, self.bus, self.clock, self.trigger, self.forges)
+        self.pushes = Pushes(self.store, self.clock, self.inbox, self.forges.builtin)
         self.starts = Starts(self.store, self.trigger, self.forges)
         self.schedules = Schedules(self.store, self.bus, self.clock)
         places = Places(
@@ -447,7 +449,9 @@ def pytest_log() -> tuple[bytes, list[tuple[int, float, str, Any]]]:
 async def fill(scene: Scene) -> dict[str, int]:
     """Repos, runners and builds in every state; returns the ids of the builds by what they show."""
     made: dict[str, int] = {}
-    scene.runner_id = await scene.runner("r1", labels={"arch": "amd64", "disk": "fast"}, capacity=4)
+    scene.runner_id = await scene.runner(
+        "r1", labels={"arch": "amd64", "disk": "fast"}, capacity=4, lost_leases=1
+    )
     await scene.runner("r2", labels={"arch": "amd64", "gpu": "yes"})
     await scene.runner(
         "r3", labels={"arch": "arm64"}, is_connected=False, seen_ago=1860, engine="docker 24.0"

@@ -35,8 +35,8 @@ from web.render import Renderer
 DAYS = ("7", "30", "90", "365", "never")
 SCOPES = (
     (Scope.READ, "see repos, builds, logs, runners; clone"),
-    (Scope.WRITE, "push, start, cancel, rerun, approve"),
-    (Scope.ADMIN, "make and administer repos and all else that you may"),
+    (Scope.WRITE, "push, make repos, start, cancel, rerun, approve"),
+    (Scope.ADMIN, "administer repos and all else that you may"),
 )
 _BROWSERS = (("Edg/", "Edge"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
 _SYSTEMS = (

@@ -44,6 +44,7 @@ from web.repo_api import RepoApi
 from web.repo_pages import RepoPages
 from web.routes import Doors, Entry, table
 from web.run_pages import RunPages
+from web.runner_pages import RunnerPages
 from web.runners_api import RunnersApi
 from web.schedule_pages import SchedulePages
 from web.secret_pages import SecretPages
@@ -74,9 +75,10 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
     attempts = Attempts(parts.clock)
     account = Account(parts.store, parts.bus, parts.clock)
     people = People(parts.store, parts.bus, parts.clock)
+    once = Once(parts.clock)
     doors = Doors(
-        pages=Pages(renderer, runners),
-        repos=RepoPages(renderer, parts.repos, Once(parts.clock)),
+        pages=Pages(renderer, runners, once),
+        repos=RepoPages(renderer, parts.repos, once),
         repo_api=RepoApi(parts.repos),
         inbox=InboxPages(renderer, parts.inbox, parts.repos),
         run=RunPages(renderer, parts.starts),
@@ -93,6 +95,7 @@ def build_app(parts: Parts, machines: tuple[Entry, ...] = ()) -> ASGIApp:
         metrics=metrics,
         queue=QueuePage(renderer),
         secrets=SecretPages(renderer),
+        runner=RunnerPages(renderer, runners),
         runners=RunnersApi(runners),
         description=description,
         machines=machines,

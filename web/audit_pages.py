@@ -17,6 +17,14 @@ from web.render import Renderer
 PAGE_SIZE = 50
 MAX_LIMIT = 200
 
+_WANTED = (
+    Query(name="who", says="a person's name"),
+    Query(name="action", says="a word such as `secret.set`"),
+    Query(name="q", says="in what it was done to, or in its details"),
+    Query(name="before", says="an id: only older rows", is_number=True),
+    Query(name="limit", says="how many", most=MAX_LIMIT),
+)
+
 
 class AuditPages:
     def __init__(self, renderer: Renderer) -> None:
@@ -32,13 +40,7 @@ class AuditPages:
         Operation(
             summary="Who did what on the server",
             answer=AuditList,
-            query=(
-                Query(name="who", says="a person's name"),
-                Query(name="action", says="a word such as `secret.set`"),
-                Query(name="q", says="in what it was done to, or in its details"),
-                Query(name="before", says="an id: only older rows", is_number=True),
-                Query(name="limit", says="how many", most=MAX_LIMIT),
-            ),
+            query=_WANTED,
         )
     )
     async def of_server_by_program(self, call: Call) -> Response:
@@ -48,13 +50,7 @@ class AuditPages:
         Operation(
             summary="Who did what in the repo",
             answer=AuditList,
-            query=(
-                Query(name="who", says="a person's name"),
-                Query(name="action", says="a word such as `secret.set`"),
-                Query(name="q", says="in what it was done to, or in its details"),
-                Query(name="before", says="an id: only older rows", is_number=True),
-                Query(name="limit", says="how many", most=MAX_LIMIT),
-            ),
+            query=_WANTED,
         )
     )
     async def of_repo_by_program(self, call: Call) -> Response:

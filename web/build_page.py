@@ -17,6 +17,7 @@ from ci.server.auth import Action
 from ci.server.lifecycle import VERDICTS
 from ci.server.logs import LogKey
 from ci.server.models import Attempt, Job, Step
+from ci.server.queue import Wait
 from ci.server.store import builds, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildView, JobView
@@ -103,29 +104,29 @@ class BuildPage:
         self._renderer = renderer
 
     async def build(self, call: Call) -> Response:
-        view, whys = await _view(call)
+        view, waits = await _view(call)
         attempts = {each.job.slug: each.job.attempt for each in view.jobs}
         chosen = answer.decisive([(job.job, job.steps()) for job in view.jobs])
-        return await self._page(call, view, whys, attempts, chosen)
+        return await self._page(call, view, waits, attempts, chosen)
 
     async def step(self, call: Call) -> Response:
-        view, whys = await _view(call)
+        view, waits = await _view(call)
         job, step = find_step(view, call.path("job"), call.path("step"), _attempt(call))
         attempts = {each.job.slug: each.job.attempt for each in view.jobs} | {job.job.slug: step.attempt}
-        return await self._page(call, view, whys, attempts, (job.job, step))
+        return await self._page(call, view, waits, attempts, (job.job, step))
 
     async def _page(
         self,
         call: Call,
         view: BuildView,
-        whys: dict[int, str],
+        waits: dict[int, Wait],
         attempts: dict[str, int],
         chosen: tuple[Job, Step] | None,
     ) -> Response:
         is_step = "step" in call.connection.path_params
         axis = Axis.of(view, call.parts.clock.now())
         rows = [
-            _job_row(view, job, attempts[job.job.slug], chosen, axis, whys.get(job.job.id or 0, ""))
+            _job_row(view, job, attempts[job.job.slug], chosen, axis, waits[job.job.id or 0].why)
             for job in view.jobs
         ]
         shown = await asyncio.to_thread(_read_logs, call, view, chosen, is_step)
@@ -138,7 +139,7 @@ class BuildPage:
             rows=rows,
             is_step=is_step,
             chosen=chosen,
-            waits=_waits(whys, view),
+            waits=_waits(waits, view),
             unknown=[job.job for job in view.jobs if job.job.status == Status.UNKNOWN.value],
             sources=_sources(view),
             may_run=call.may(Action.RUN),
@@ -211,19 +212,19 @@ async def find_view(call: Call) -> BuildView:
     return (await _view(call))[0]
 
 
-async def _view(call: Call) -> tuple[BuildView, dict[int, str]]:
+async def _view(call: Call) -> tuple[BuildView, dict[int, Wait]]:
     number = int(call.path("number"))
 
-    def look(c: Connection) -> tuple[BuildView | None, dict[int, str]]:
+    def look(c: Connection) -> tuple[BuildView | None, dict[int, Wait]]:
         view = views.build(c, call.repo, number) if number < 1 << 62 else None
         if view is None:
             return None, {}
-        return view, {job.job.id or 0: queue.why_waiting(c, job.job) for job in view.jobs}
+        return view, {job.job.id or 0: queue.explain(c, job.job) for job in view.jobs}
 
-    view, whys = await call.parts.store.read(look)
+    view, waits = await call.parts.store.read(look)
     if view is None:
         raise NotFound(f"{call.repo.owner}/{call.repo.name} has no build {number}")
-    return view, whys
+    return view, waits
 
 
 def _attempt(call: Call) -> int | None:
@@ -358,12 +359,13 @@ def _step_row(job: Job, step: Step, link: str, attempt: Attempt, axis: Axis, *, 
 # --- the answer -------------------------------------------------------------------------------------
 
 
-def _waits(whys: dict[int, str], view: BuildView) -> list[tuple[str, list[Job]]]:
-    """Each reason for waiting, with the jobs that it holds."""
-    found: dict[str, list[Job]] = {}
+def _waits(waits: dict[int, Wait], view: BuildView) -> list[tuple[Wait, list[Job]]]:
+    """Each reason for waiting, with the jobs that it holds; a job that is unknown has its own question."""
+    found: dict[Wait, list[Job]] = {}
     for job in view.jobs:
-        if sentence := whys.get(job.job.id or 0, ""):
-            found.setdefault(sentence, []).append(job.job)
+        wait = waits[job.job.id or 0]
+        if wait.why and job.job.status != Status.UNKNOWN.value:
+            found.setdefault(wait, []).append(job.job)
     return list(found.items())
 
 

@@ -13,16 +13,16 @@ from ci.server.store import repos
 from ci.server.wiring import Server
 from web.git_http import Access
 from web.identity import Identity
-from web.push import Push, Pushes
+from web.push import OpenPushes, Push
 
 
 class GitAccess:
     """The `Authorise` of web/git_http. A person comes with a token; a job comes with its lease's own, which
     reads one repo. A repo that does not exist yet is made by the first push of someone who may."""
 
-    def __init__(self, server: Server, pushes: Pushes, identity: Identity) -> None:
+    def __init__(self, server: Server, pushes: OpenPushes, identity: Identity) -> None:
         self._store = server.store
-        self._inbox = server.inbox
+        self._builtin = server.forges.builtin
         self._repos = server.repos
         self._queue = server.queue
         self._identity = identity
@@ -51,7 +51,7 @@ class GitAccess:
     async def _access(self, repo: Repo, actor: Actor, writes: bool) -> Access:
         if repo.forge != repos.BUILTIN:
             raise NotFound(f"{repo.owner}/{repo.name} lives at {repo.clone_url}; please push there")
-        folder = await self._inbox.git_folder(repo)
+        folder = await self._builtin.create(repo.id or 0)
         if not writes:
             return Access(folder=folder, environment={})
         environment, token = self._pushes.begin(Push(repo_id=repo.id or 0, sender=actor.name))

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from ci.errors import Invalid, ShipwayError, TooLarge
-from ci.server.inbox import Inbox
+from ci.server.hooks import Hooks
 from web.problems import TooSlow
 
 #: For the whole body; GitHub itself waits 10 s for the whole answer.
@@ -21,23 +21,23 @@ _NEW = "stored, and being processed; the repo's inbox page has the verdict"
 _AGAIN = "this delivery had come before: it is not built twice; the repo's inbox page has the verdict"
 
 
-class Hooks:
+class HookDoor:
     """Takes its parts, not the server; `max_bytes` is what a body may have where its forge does not say."""
 
-    def __init__(self, inbox: Inbox, max_bytes: int, *, body_seconds: float = BODY_SECONDS) -> None:
-        self._inbox = inbox
+    def __init__(self, hooks: Hooks, max_bytes: int, *, body_seconds: float = BODY_SECONDS) -> None:
+        self._hooks = hooks
         self._max_bytes = max_bytes
         self._body_seconds = body_seconds
 
     async def receive(self, request: Request) -> Response:
         hook_id = request.path_params["hook"]
-        limit = await self._inbox.max_bytes(hook_id)
+        limit = await self._hooks.max_bytes(hook_id)
         try:
             body = await self._body(request, self._max_bytes if limit is None else limit)
         except ShipwayError as refusal:
-            await self._inbox.refuse(hook_id, str(refusal))
+            await self._hooks.refuse(hook_id, str(refusal))
             raise
-        receipt = await self._inbox.receive(hook_id, request.headers, body)
+        receipt = await self._hooks.receive(hook_id, request.headers, body)
         answer = {
             "delivery": receipt.row_id,
             "duplicate": not receipt.is_new,

@@ -6,10 +6,10 @@ from ci.server.wiring import Server
 from web.git_access import GitAccess
 from web.git_http import GitHTTP, install_hooks
 from web.guard import Policy
-from web.hooks import Hooks
+from web.hooks import HookDoor
 from web.identity import Identity
 from web.log_socket import LogSocket
-from web.push import Pushes
+from web.push import OpenPushes
 from web.routes import Entry, machine, mount, socket
 from web.runner_logs import RunnerLogs
 from web.runner_socket import RunnerDoor
@@ -19,10 +19,10 @@ from web.waiting import Waiting
 def machines(server: Server, own_url: str) -> tuple[Entry, ...]:
     """`own_url` is where this machine's own programs reach us."""
     waiting = Waiting(server.store, server.bus, server.logs, server.settings.url)
-    pushes = Pushes(server.inbox, waiting, own_url)
+    pushes = OpenPushes(server.pushes, waiting, own_url)
     access = GitAccess(server, pushes, Identity(server.store, server.clock))
     git = GitHTTP(access, install_hooks(server.settings.data_dir / "hooks"))
-    hooks = Hooks(server.inbox, server.settings.hook_max_bytes)
+    hooks = HookDoor(server.hooks, server.settings.hook_max_bytes)
     door = RunnerDoor(
         store=server.store,
         bus=server.bus,

@@ -13,19 +13,22 @@ from ci.server import auth, queue
 from ci.server.auth import Action
 from ci.server.logs import LogKey
 from ci.server.models import Build, Job, Repo, Step
-from ci.server.runners import Runners
+from ci.server.runners import Runners, standing
 from ci.server.store import jobs, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, Filter
 from ci.status import Status
 from web import ansi, answer
 from web.guard import Call
+from web.once import Once
 from web.parts import Parts
 from web.render import Renderer
 
 PAGE_SIZE = 30
 _WORDS = {status.word: status.value for status in Status} | {s.value: s.value for s in Status}
 _NEWEST_BYTES = 4096
+#: What a kept value is about: the code of a runner.
+_CODE = "runner code"
 
 
 def parse_filter(text: str) -> Filter:
@@ -91,9 +94,10 @@ def _with_lines(parts: Parts, rows: Sequence[BuildRow]) -> list[Listed]:
 
 
 class Pages:
-    def __init__(self, renderer: Renderer, runners: Runners) -> None:
+    def __init__(self, renderer: Renderer, runners: Runners, once: Once) -> None:
         self._renderer = renderer
         self._runners = runners
+        self._once = once
 
     async def home(self, call: Call) -> Response:
         query = call.request.query_params.get("q", "").strip()[:400]
@@ -123,9 +127,10 @@ class Pages:
     # --- runners ------------------------------------------------------------------------------------
 
     async def runners(self, call: Call) -> Response:
-        return await self._runners_page(call)
+        """With the code right after it was made; a runner with an id above `after` is the one it was for."""
+        asked = call.request.query_params
+        key, after = asked.get("once", ""), number(asked.get("after", ""))
 
-    async def _runners_page(self, call: Call, code: str = "") -> Response:
         def look(c: Connection) -> dict[str, Any]:
             waiting = views.waiting_jobs(c)
             return {
@@ -139,19 +144,23 @@ class Pages:
         return await self._renderer.page(
             call,
             "runners.html",
-            code=code,
+            code=self._once.take(key, _CODE, call.actor) if key and may_manage else "",
             may_manage=may_manage,
+            expected=after is not None,
+            came=[
+                row.runner for row in found["runners"] if after is not None and (row.runner.id or 0) > after
+            ],
             may_read=lambda repo: auth.can(call.actor, Action.READ, repo),
+            standing=standing,
             **found,
         )
 
     async def new_runner_code(self, call: Call) -> Response:
-        return await self._runners_page(call, await self._runners.new_code(call.actor))
-
-    async def drain(self, call: Call) -> Response:
-        change = self._runners.resume if call.field("take") == "yes" else self._runners.drain
-        await change(int(call.path("id")), call.actor)
-        return RedirectResponse("/runners", 303)
+        code = await self._runners.new_code(call.actor)
+        rows = await call.parts.store.read(views.runners)
+        newest = max((row.runner.id or 0 for row in rows), default=0)
+        key = self._once.keep(code, _CODE, call.actor)
+        return RedirectResponse(f"/runners?once={key}&after={newest}", 303)
 
 
 def _reasons(c: Connection, waiting: Sequence[tuple[Job, Build, Repo]]) -> list[tuple[str, int]]:

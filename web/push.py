@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from ci import plain
 from ci.errors import Invalid, ShipwayError, Unauthenticated
-from ci.server.inbox import Inbox
+from ci.server.pushes import Pushes
 from ci.server.trigger import Result
 from web.waiting import Waiting
 
@@ -37,12 +37,12 @@ class Push:
     is_done: bool = False
 
 
-class Pushes:
+class OpenPushes:
     """The pushes under way, by their token. In memory only: a push does not outlive its server, and what
     it moved without our knowledge is found by comparing refs."""
 
-    def __init__(self, inbox: Inbox, waiting: Waiting, url: str) -> None:
-        self._inbox = inbox
+    def __init__(self, pushes: Pushes, waiting: Waiting, url: str) -> None:
+        self._pushes = pushes
         self._waiting = waiting
         self._url = url
         self._by_token: dict[str, Push] = {}
@@ -58,7 +58,7 @@ class Pushes:
         """The push is over. If its refs moved and nobody told us (the client left in between), look."""
         push = self._by_token.pop(token, None)
         if push is not None and push.inbox_id is not None and not push.is_done:
-            task = asyncio.create_task(self._inbox.push_done(push.inbox_id))
+            task = asyncio.create_task(self._pushes.done(push.inbox_id))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -78,7 +78,7 @@ class Pushes:
 
     async def _before(self, push: Push, body: dict[str, Any]) -> Response:
         updates = [(str(ref), str(old), str(new)) for old, new, ref in body["updates"]]
-        push.inbox_id = await self._inbox.push_received(
+        push.inbox_id = await self._pushes.received(
             push.repo_id, push.push_id, updates, push.sender, tuple(body["options"])
         )
         return PlainTextResponse("")
@@ -86,7 +86,7 @@ class Pushes:
     async def _after(self, push: Push, body: dict[str, Any]) -> Response:
         if push.inbox_id is None:
             raise Unauthenticated("this push was never announced")
-        results = await self._inbox.push_done(push.inbox_id)
+        results = await self._pushes.done(push.inbox_id)
         push.is_done = True
         lines = self._lines(results, is_waiting="ci.wait" in body["options"])
         return StreamingResponse(lines, media_type="text/plain; charset=utf-8")

@@ -16,6 +16,7 @@ from web.guard import Call
 from web.render import Renderer
 
 MAX_ROWS = 200
+_RUNS = queue.Wait()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class QueuedJob:
     build: Build | None
     repo: Repo | None
     why: str = ""
+    help: str = ""  #: what would make it run
     runner: str = ""
     place: int = 0  #: in the queue, from 1
 
@@ -44,19 +46,33 @@ def _look(c: Connection, actor: Actor) -> dict[str, Any]:
     runners = views.runners(c)
     return {
         "waiting": [
-            _shown(actor, row, why=queue.why_waiting(c, row[0]), place=place)
+            _shown(actor, row, wait=queue.explain(c, row[0]), place=place)
             for place, row in enumerate(waiting, start=1)
         ],
         "running": [_shown(actor, row, runner=each.runner.name) for each in runners for row in each.work],
-        "blocked": [_shown(actor, row, why=row[0].reason) for row in views.jobs_that_ask(c, MAX_ROWS)],
+        "blocked": [
+            _shown(actor, row, wait=queue.explain(c, row[0])) for row in views.jobs_that_ask(c, MAX_ROWS)
+        ],
         "places": sum(each.runner.capacity for each in runners if each.runner.is_connected),
     }
 
 
 def _shown(
-    actor: Actor, row: tuple[Job, Build, Repo], *, why: str = "", runner: str = "", place: int = 0
+    actor: Actor,
+    row: tuple[Job, Build, Repo],
+    *,
+    wait: queue.Wait = _RUNS,
+    runner: str = "",
+    place: int = 0,
 ) -> QueuedJob:
     job, build, repo = row
-    if not auth.can(actor, Action.READ, repo):
-        return QueuedJob(job=job, build=None, repo=None, why=why, runner=runner, place=place)
-    return QueuedJob(job=job, build=build, repo=repo, why=why, runner=runner, place=place)
+    is_seen = auth.can(actor, Action.READ, repo)
+    return QueuedJob(
+        job=job,
+        build=build if is_seen else None,
+        repo=repo if is_seen else None,
+        why=wait.why,
+        help=wait.help,
+        runner=runner,
+        place=place,
+    )

@@ -28,6 +28,7 @@ from web.queue_page import QueuePage
 from web.repo_api import RepoApi
 from web.repo_pages import RepoPages
 from web.run_pages import RunPages
+from web.runner_pages import RunnerPages
 from web.runners_api import RunnersApi
 from web.schedule_pages import SchedulePages
 from web.secret_pages import SecretPages
@@ -109,6 +110,7 @@ class Doors:
     metrics: Metrics
     queue: QueuePage
     secrets: SecretPages
+    runner: RunnerPages
     runners: RunnersApi
     description: Description
     machines: tuple[Entry, ...] = ()
@@ -175,6 +177,23 @@ def _repo_entries(doors: Doors) -> Iterator[Entry]:
     yield post(_API_REPO + "/schedules/{id:int}/run", schedules.api_run, Policy.ADMINISTER)
 
 
+def _runner_entries(doors: Doors) -> Iterator[Entry]:
+    pages, api = doors.runner, doors.runners
+    one, api_one = "/runners/{id:int}", "/api/runners/{id:int}"
+    yield get(one, pages.page, Policy.SEE_RUNNERS)
+    yield post(one + "/pause", pages.pause, Policy.MANAGE_RUNNERS)
+    yield post(one + "/drain", pages.drain, Policy.MANAGE_RUNNERS)
+    yield post(one + "/resume", pages.resume, Policy.MANAGE_RUNNERS)
+    yield post(one + "/remove", pages.remove, Policy.MANAGE_RUNNERS)
+    yield get("/api/runners", api.list, Policy.SEE_RUNNERS)
+    yield post("/api/runners/code", api.code, Policy.MANAGE_RUNNERS)
+    yield get(api_one, api.one, Policy.SEE_RUNNERS)
+    yield post(api_one + "/pause", api.pause, Policy.MANAGE_RUNNERS)
+    yield post(api_one + "/drain", api.drain, Policy.MANAGE_RUNNERS)
+    yield post(api_one + "/resume", api.resume, Policy.MANAGE_RUNNERS)
+    yield post(api_one + "/remove", api.remove, Policy.MANAGE_RUNNERS)
+
+
 def table(doors: Doors) -> tuple[Entry, ...]:
     pages, build, login, account = doors.pages, doors.build, doors.login, doors.account
     people, members, audit = doors.people, doors.members, doors.audit
@@ -198,7 +217,7 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         post(_BUILD + "/reject", build.reject, Policy.APPROVE),
         post(_BUILD + "/{job}/resolve", build.resolve, Policy.RUN),
         post("/runners/code", pages.new_runner_code, Policy.MANAGE_RUNNERS),
-        post("/runners/{id:int}/drain", pages.drain, Policy.MANAGE_RUNNERS),
+        *_runner_entries(doors),
         *_repo_entries(doors),
         *_secret_entries(doors.secrets),
         # who a person is
@@ -265,12 +284,6 @@ def table(doors: Doors) -> tuple[Entry, ...]:
         get(_API_BUILD, api.build, Policy.READ),
         post(_API_BUILD + "/cancel", api.cancel, Policy.RUN),
         post(_API_BUILD + "/rerun", api.rerun, Policy.RUN),
-        get("/api/runners", runners.list, Policy.SEE_RUNNERS),
-        post("/api/runners/code", runners.code, Policy.MANAGE_RUNNERS),
-        post("/api/runners/{id:int}/pause", runners.pause, Policy.MANAGE_RUNNERS),
-        post("/api/runners/{id:int}/drain", runners.drain, Policy.MANAGE_RUNNERS),
-        post("/api/runners/{id:int}/resume", runners.resume, Policy.MANAGE_RUNNERS),
-        post("/api/runners/{id:int}/remove", runners.remove, Policy.MANAGE_RUNNERS),
         get("/api/queue", runners.queue, Policy.SEE_RUNNERS),
         get("/api/openapi.json", doors.description.serve, Policy.PUBLIC),
         get(_API_BUILD + "/approval", build_api.approval, Policy.READ),

@@ -10,14 +10,14 @@ from starlette.responses import JSONResponse, Response
 from ci.errors import NotFound
 from ci.server import auth, queue
 from ci.server.auth import Action, Actor
-from ci.server.runners import Runners
+from ci.server.runners import Runners, standing
 from ci.server.store import views
 from ci.server.store.database import Connection
-from ci.server.store.views import QueueRow, RunnerRow
+from ci.server.store.views import Loss, QueueRow, RunnerRow
 from web.guard import Call
 from web.openapi import Operation, Query, describe
 from web.query import limit, number
-from web.schemas import CodeAnswer, QueueAnswer, RemovedRunner, RunnerFacts, RunnerList
+from web.schemas import CodeAnswer, QueueAnswer, RemovedRunner, RunnerFacts, RunnerList, WholeRunner
 
 _ID = {"id": "the runner's id"}
 
@@ -30,6 +30,11 @@ class RunnersApi:
     async def list(self, call: Call) -> Response:
         found = await call.parts.store.read(views.runners)
         return JSONResponse({"runners": [_runner(call, row) for row in found]})
+
+    @describe(Operation(summary="One runner, and the jobs that it lost", answer=WholeRunner, path=_ID))
+    async def one(self, call: Call) -> Response:
+        row, lost = await look_at(call)
+        return JSONResponse({**_runner(call, row), "lost": [_lost(loss) for loss in lost]})
 
     @describe(Operation(summary="Make a code for one new runner", answer=CodeAnswer, status=201))
     async def code(self, call: Call) -> Response:
@@ -68,7 +73,7 @@ class RunnersApi:
     async def _change(self, call: Call, change: Callable[[int, Actor], Awaitable[None]]) -> Response:
         runner_id = int(call.path("id"))
         await change(runner_id, call.actor)
-        return JSONResponse(_runner(call, await _find(call, runner_id)))
+        return JSONResponse(_runner(call, (await look_at(call))[0]))
 
     @describe(
         Operation(
@@ -78,9 +83,8 @@ class RunnersApi:
         )
     )
     async def remove(self, call: Call) -> Response:
-        runner_id = int(call.path("id"))
-        row = await _find(call, runner_id)
-        await self._runners.remove(runner_id, call.actor)
+        row, _ = await look_at(call)
+        await self._runners.remove(row.runner.id or 0, call.actor)
         return JSONResponse({"removed": row.runner.name})
 
     @describe(
@@ -106,12 +110,27 @@ class RunnersApi:
         return JSONResponse({"jobs": found, "hidden": hidden, "after": following})
 
 
-async def _find(call: Call, runner_id: int) -> RunnerRow:
-    rows = await call.parts.store.read(views.runners)
-    found = next((row for row in rows if row.runner.id == runner_id), None)
-    if found is None:
+async def look_at(call: Call) -> tuple[RunnerRow, list[Loss]]:
+    """The runner of the path, and what it lost of the repos that the actor may read. Raises NotFound."""
+    runner_id = int(call.path("id")[:18])
+
+    def look(c: Connection) -> tuple[RunnerRow | None, list[Loss]]:
+        row = next((each for each in views.runners(c) if each.runner.id == runner_id), None)
+        return row, views.losses(c, runner_id)
+
+    row, lost = await call.parts.store.read(look)
+    if row is None:
         raise NotFound("there is no such runner")
-    return found
+    return row, [loss for loss in lost if auth.can(call.actor, Action.READ, loss.repo)]
+
+
+def _lost(loss: Loss) -> dict[str, Any]:
+    return {
+        "job": f"{loss.repo.owner}/{loss.repo.name}/{loss.build.number}/{loss.job.slug}",
+        "attempt": loss.attempt.attempt,
+        "at": loss.attempt.finished_at,
+        "reason": loss.attempt.lost_reason,
+    }
 
 
 def _runner(call: Call, row: RunnerRow) -> dict[str, Any]:
@@ -130,7 +149,14 @@ def _runner(call: Call, row: RunnerRow) -> dict[str, Any]:
         "seen_at",
     )
     facts = {name: getattr(row.runner, name) for name in names}
-    return {**facts, "running": row.load, "jobs": _seen(call, row)}
+    stands = standing(row)
+    return {
+        **facts,
+        "state": stands.word,
+        "says": stands.says,
+        "running": row.load,
+        "jobs": _seen(call, row),
+    }
 
 
 def _seen(call: Call, row: RunnerRow) -> Sequence[str]:

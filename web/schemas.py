@@ -190,12 +190,29 @@ class RunnerFacts(BaseModel):
     lost_leases: int
     registered_at: float
     seen_at: float | None
+    state: str = Field(
+        description="offline, drained, draining, paused, no engine, working or idle: the first that is so"
+    )
+    says: str = Field(description="what that means, where the word does not say it all")
     running: int = Field(description="how many jobs it has now")
     jobs: list[str] = Field(description="those that you may see: owner/name/number/job")
 
 
 class RunnerList(BaseModel):
     runners: list[RunnerFacts]
+
+
+class LostJob(BaseModel):
+    job: str = Field(description="owner/name/number/job")
+    attempt: int
+    at: float | None = Field(description=_TIME)
+    reason: str
+
+
+class WholeRunner(RunnerFacts):
+    lost: list[LostJob] = Field(
+        description="the newest that it had begun and did not end, those that you may see"
+    )
 
 
 class CodeAnswer(BaseModel):

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from ci.client import builds, output, place
-from ci.client.http import Api
+from ci.client import builds, output, place, typed
+from ci.client.command import Answer, said, speaks, table
+from ci.client.http import Api, segment
 from ci.client.logs import Logs, Pace, Wanted
-from ci.client.options import BuildArgument, JsonOption, ServerOption, connect, group
+from ci.client.options import (
+    BeforeOption,
+    BuildArgument,
+    JsonOption,
+    LimitOption,
+    RepoArgument,
+    ServerOption,
+    YesOption,
+    connect,
+    group,
+    pairs,
+)
 from ci.client.output import age, ago, lasted, note, show_facts, show_json, show_table, status
 from ci.client.place import BuildPath
 from ci.client.terminal import plain
@@ -25,26 +38,25 @@ VERDICTS = ("success", "failure", "cancelled", "pending")
 
 
 @build.command("ls")
+@speaks
 def list_builds(
+    api: Api,
     repo: Annotated[str, typer.Argument(metavar="[REPO]", help="OWNER/NAME; nothing: all repos.")] = "",
     query: Annotated[
         str, typer.Option("-q", "--query", help="As on the page: `status:failed branch:main words`.")
     ] = "",
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
-    before: Annotated[int | None, typer.Option(help="Only builds with a smaller id.")] = None,
-    server: ServerOption = "",
-    as_json: JsonOption = False,
-) -> None:
+    limit: LimitOption = 20,
+    before: BeforeOption = None,
+) -> Answer:
     """The newest builds, of one repo or of all."""
-    with connect(server) as api:
-        path = f"{place.repo(repo, api.account.url).api}/builds" if repo else "/api/builds"
-        found = api.get(path, q=query, limit=limit, before=before)
-    if as_json:
-        show_json(found)
-        return
-    show_table(_COLUMNS, [_row(each) for each in found["builds"]], empty="no build yet: push a commit")
-    if found["before"] is not None and sys.stdout.isatty():
-        note(f"older ones: --before {found['before']}")
+    path = f"{place.repo(repo, api.account.url).api}/builds" if repo else "/api/builds"
+    found = api.get(path, q=query, limit=limit, before=before)
+    rows = [_row(each) for each in found["builds"]]
+    answer = table(
+        found, _COLUMNS, rows, empty=f"no build matches {query!r}" if query else "no build yet: push a commit"
+    )
+    has_more = found["before"] is not None and sys.stdout.isatty()
+    return replace(answer, note=f"older ones: --before {found['before']}" if has_more else "")
 
 
 def _row(build: dict[str, Any]) -> Sequence[str | Text]:
@@ -60,14 +72,11 @@ def _row(build: dict[str, Any]) -> Sequence[str | Text]:
 
 
 @build.command()
-def show(build: BuildArgument = "", server: ServerOption = "", as_json: JsonOption = False) -> None:
+@speaks
+def show(api: Api, build: BuildArgument = "") -> Answer:
     """One build: how it stands, its jobs and steps."""
-    with connect(server) as api:
-        found = builds.fetch(api, place.build(build, api))
-    if as_json:
-        show_json(found)
-    else:
-        _show(found)
+    found = builds.fetch(api, place.build(build, api))
+    return Answer(found=found, show=lambda: _show(found))
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -107,16 +116,22 @@ def _step_row(run: builds.StepRun) -> Sequence[str | Text]:
 
 
 @build.command()
-def watch(build: BuildArgument = "", server: ServerOption = "") -> int:
-    """Tell each change of a build and its steps until it has ended; exits 0 if it passed, else 1."""
+def watch(build: BuildArgument = "", server: ServerOption = "", as_json: JsonOption = False) -> int:
+    """Tell each change of a build and its steps until it has ended; exits 0 if it passed, else 1.
+
+    With --json, nothing before the end, and then the build.
+    """
     with connect(server) as api:
         path = place.build(build, api)
-        found = _watch(api, path)
-    note(f"{builds.verdict(found)} {found['url']}")
+        found = _watch(api, path, (lambda _: None) if as_json else _tell)
+    if as_json:
+        show_json(found)
+    else:
+        note(f"{builds.verdict(found)} {found['url']}")
     return builds.exit_code(found)
 
 
-def _watch(api: Api, path: BuildPath) -> dict[str, Any]:
+def _watch(api: Api, path: BuildPath, tell: Callable[[builds.StepRun], None]) -> dict[str, Any]:
     seen: dict[tuple[int, ...], str] = {}
     pace = Pace()
     while True:
@@ -126,13 +141,17 @@ def _watch(api: Api, path: BuildPath) -> dict[str, Any]:
             word = run.step["status"]
             if seen.get(run.key) != word and (run.has_begun or run.status.is_terminal):
                 changed = True
-                why = f": {run.step['reason']}" if run.step["reason"] else ""
-                line = Text(plain(f"{run.title} ")).append_text(status(word))
-                output.console().print(line.append(plain(why)), overflow="ignore", crop=False)
+                tell(run)
             seen[run.key] = word
         if builds.is_settled(found):
             return found
         pace.wait(has_moved=changed)
+
+
+def _tell(run: builds.StepRun) -> None:
+    why = f": {run.step['reason']}" if run.step["reason"] else ""
+    line = Text(plain(f"{run.title} ")).append_text(status(run.step["status"]))
+    output.console().print(line.append(plain(why)), overflow="ignore", crop=False)
 
 
 @build.command()
@@ -156,61 +175,76 @@ def logs(  # noqa: PLR0913 - each is an option of the command line
         wanted = Wanted(job=job, step=step, is_failed_only=failed)
         reader = Logs(api, path, wanted, is_raw=raw)
         if not follow:
-            reader.show()
+            found = reader.show()
+            if next(builds.steps(found), None) is None:
+                note(f"shipway: {plain(builds.verdict(found))} {found['url']}")
             return 0
         found = reader.follow()
     note(f"shipway: {plain(builds.verdict(found))} {found['url']}")
     return builds.exit_code(found)
 
 
+# --- what a person starts and ends -----------------------------------------------------------------
+
+
 @build.command()
-def cancel(build: BuildArgument = "", server: ServerOption = "", as_json: JsonOption = False) -> None:
+@speaks
+def run(
+    api: Api,
+    repo: RepoArgument = "",
+    branch: Annotated[str, typer.Option(help="Which branch; left out: the default branch.")] = "",
+    var: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A variable of this build; may be repeated. No secret."),
+    ] = None,
+) -> Answer:
+    """Run a branch by hand, where it stands now."""
+    where = place.repo(repo, api.account.url)
+    body = {"branch": branch, "variables": pairs("--var", var)}
+    return _started(api.post(f"{where.api}/builds", body))
+
+
+@build.command()
+@speaks
+def cancel(api: Api, build: BuildArgument = "") -> Answer:
     """Ask for its end. It is cancelled once its containers have ended."""
-    with connect(server) as api:
-        path = place.build(build, api)
-        found = api.post(f"{path.api}/cancel")
-    show_json(found) if as_json else print(f"asked for the end of {path}")
+    path = place.build(build, api)
+    return said(api.post(f"{path.api}/cancel"), f"asked for the end of {path}")
 
 
 @build.command()
+@speaks
 def rerun(
+    api: Api,
     build: BuildArgument = "",
     failed: Annotated[bool, typer.Option("--failed", help="Only the jobs that did not pass.")] = False,
-    server: ServerOption = "",
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """A new build of the same event and files."""
-    with connect(server) as api:
-        path = place.build(build, api)
-        found = api.post(f"{path.api}/rerun", {"only": "failed"} if failed else None)
-    _started(found, as_json)
+    path = place.build(build, api)
+    return _started(api.post(f"{path.api}/rerun", {"only": "failed"} if failed else None))
 
 
-def _started(found: dict[str, Any], as_json: bool) -> None:
-    show_json(found) if as_json else print(f"{found['repo']}/{found['number']}  {plain(found['url'])}")
+def _started(found: dict[str, Any]) -> Answer:
+    return said(found, f"{found['repo']}/{found['number']}  {found['url']}")
 
 
 # --- what a person decides -------------------------------------------------------------------------
 
 
 @build.command()
-def approve(
-    build: BuildArgument = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: I have looked at what it runs.")] = False,
-    server: ServerOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Let a stranger's build run, as it stands now; shows first what it is about."""
-    with connect(server) as api:
-        path = place.build(build, api)
-        question = api.get(f"{path.api}/approval")
-        if not yes:
-            _show_question(path, question)
-            if not sys.stdin.isatty():
-                raise Invalid("give --yes if you have looked at it, or run this on a terminal")
-            typer.confirm("Let it run?", abort=True, err=True)
-        found = api.post(f"{path.api}/approve", {"binding": question["binding"]})
-    show_json(found) if as_json else print(f"{path} is approved: {Status(found['status']).word}")
+@speaks
+def approve(api: Api, build: BuildArgument = "", yes: YesOption = False) -> Answer:
+    """Let a stranger's build run, as it stands now; shows first what it is about.
+
+    With --yes it does not ask: you have looked at what it runs.
+    """
+    path = place.build(build, api)
+    question = api.get(f"{path.api}/approval")
+    if not yes:
+        _show_question(path, question)
+    typed.confirm("Let it run?", is_sure=yes)
+    found = api.post(f"{path.api}/approve", {"binding": question["binding"]})
+    return said(found, f"{path} is approved: {Status(found['status']).word}")
 
 
 def _show_question(path: BuildPath, question: dict[str, Any]) -> None:
@@ -235,33 +269,31 @@ def _show_question(path: BuildPath, question: dict[str, Any]) -> None:
 
 
 @build.command()
-def reject(build: BuildArgument = "", server: ServerOption = "", as_json: JsonOption = False) -> None:
+@speaks
+def reject(api: Api, build: BuildArgument = "") -> Answer:
     """Say that a stranger's build shall not run."""
-    with connect(server) as api:
-        path = place.build(build, api)
-        question = api.get(f"{path.api}/approval")
-        found = api.post(f"{path.api}/reject", {"binding": question["binding"]})
-    show_json(found) if as_json else print(f"{path} is rejected")
+    path = place.build(build, api)
+    question = api.get(f"{path.api}/approval")
+    return said(api.post(f"{path.api}/reject", {"binding": question["binding"]}), f"{path} is rejected")
 
 
 @build.command()
+@speaks
 def resolve(
+    api: Api,
     build: Annotated[str, typer.Argument(metavar="BUILD", help="OWNER/NAME/NUMBER, or in a clone NUMBER.")],
     verdict: Annotated[
         str, typer.Argument(help="How it ended: success, failure, cancelled; or pending: run it again.")
     ],
-    job: Annotated[str, typer.Option(help="Which job. [the one that is unknown]")] = "",
-    server: ServerOption = "",
-    as_json: JsonOption = False,
-) -> None:
+    job: Annotated[str, typer.Option(help="Which job; left out: the one that is unknown.")] = "",
+) -> Answer:
     """Say how a job really ended of which nobody knows it."""
     if verdict not in VERDICTS:
         raise Invalid(f"{verdict!r} is no verdict; there are {', '.join(VERDICTS)}")
-    with connect(server) as api:
-        path = place.build(build, api)
-        slug = job or _unknown_job(builds.fetch(api, path))
-        found = api.post(f"{path.api}/jobs/{slug}/resolve", {"verdict": verdict})
-    show_json(found) if as_json else print(f"{path} {Status(found['status']).word}")
+    path = place.build(build, api)
+    slug = job or _unknown_job(builds.fetch(api, path))
+    found = api.post(f"{path.api}/jobs/{segment(slug)}/resolve", {"verdict": verdict})
+    return said(found, f"{path} {Status(found['status']).word}")
 
 
 def _unknown_job(found: dict[str, Any]) -> str:

@@ -59,6 +59,12 @@ class Api:
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self.call("POST", path, body=body or {})
 
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self.call("PUT", path, body=body)
+
+    def delete(self, path: str) -> Any:
+        return self.call("DELETE", path)
+
     def call(
         self,
         method: str,

@@ -40,6 +40,9 @@ def console(*, is_error: bool = False) -> Console:
 
 
 def show_json(found: Any) -> None:
+    """Nothing where the API says nothing."""
+    if found is None:
+        return
     text = json.dumps(found, indent=2, ensure_ascii=False)
     print(_UNPRINTED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 

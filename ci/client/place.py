@@ -46,6 +46,26 @@ class BuildPath:
         return f"/r/{owner}/{name}/{self.number}/{segment(job)}/{segment(step)}/raw"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Where secrets and variables are: of a repo, of an owner's repos, of all. `words` says it."""
+
+    api: str
+    words: str
+
+
+def scope(api: Api, repo_text: str, owner: str, is_server_wide: bool) -> Scope:
+    """Of --repo, --owner and --server-wide; nothing: the clone's repo. Raises Invalid for more than one."""
+    if bool(repo_text) + bool(owner) + is_server_wide > 1:
+        raise Invalid("give one of --repo, --owner and --server-wide")
+    if is_server_wide:
+        return Scope(api="/api", words="every repo of the server")
+    if owner:
+        return Scope(api=f"/api/owners/{segment(owner)}", words=f"every repo of {owner}")
+    where = repo(repo_text, api.account.url)
+    return Scope(api=where.api, words=str(where))
+
+
 def repo(text: str, server_url: str) -> RepoPath:
     """`owner/name`, a link to its page, or nothing: the clone's remote. Raises Invalid."""
     if not text:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from ci.client import builds, place
+from ci.client.command import Answer, speaks, table
 from ci.client.http import Api, Refused
-from ci.client.options import JsonOption, ServerOption, connect
-from ci.client.output import ago, labels, show_json, show_table, status
+from ci.client.output import ago, labels, status
 from ci.client.place import BuildPath, RepoPath
 from ci.client.terminal import plain
 from ci.status import Status
@@ -18,13 +19,10 @@ from ci.status import Status
 _DELIVERIES = 10
 
 
-def queue(server: ServerOption = "", as_json: JsonOption = False) -> None:
+@speaks
+def queue(api: Api) -> Answer:
     """The jobs that wait, the oldest first: why, and what would help."""
-    with connect(server) as api:
-        found = api.get("/api/queue")
-    if as_json:
-        show_json(found)
-        return
+    found = api.get("/api/queue")
     rows = [
         (
             f"{each['repo']}/{each['number']}",
@@ -37,12 +35,14 @@ def queue(server: ServerOption = "", as_json: JsonOption = False) -> None:
         for each in found["jobs"]
     ]
     columns = ("BUILD", "JOB", "STATUS", "SINCE", "LABELS", "WHY, AND WHAT HELPS")
-    show_table(columns, rows, empty="no job waits", is_last_below=True)
-    if found["hidden"]:
-        print(f"and {found['hidden']} of repos that you may not see")
+    answer = table(found, columns, rows, empty="no job waits", is_last_below=True)
+    hidden = f"and {found['hidden']} of repos that you may not see" if found["hidden"] else ""
+    return replace(answer, note=hidden)
 
 
+@speaks
 def why(
+    api: Api,
     what: Annotated[
         str,
         typer.Argument(
@@ -50,16 +50,10 @@ def why(
             help="OWNER/NAME/NUMBER: a build. OWNER/NAME, or a git clone: the repo's events.",
         ),
     ] = "",
-    server: ServerOption = "",
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Why a build waits, failed, or never was."""
-    with connect(server) as api:
-        found = _build_of(what, api)
-        if found is None:
-            _why_repo(api, place.repo(what, api.account.url), as_json)
-        else:
-            _why_build(api, found, as_json)
+    found = _build_of(what, api)
+    return _why_repo(api, place.repo(what, api.account.url)) if found is None else _why_build(api, found)
 
 
 def _build_of(what: str, api: Api) -> BuildPath | None:
@@ -67,17 +61,16 @@ def _build_of(what: str, api: Api) -> BuildPath | None:
     return place.build(what, api) if has_number or "://" in what else None
 
 
-def _why_build(api: Api, path: BuildPath, as_json: bool) -> None:
+def _why_build(api: Api, path: BuildPath) -> Answer:
     build = builds.fetch(api, path)
     waiting = [job for job in _queue(api) if (job["repo"], job["number"]) == (build["repo"], build["number"])]
-    if as_json:
-        show_json({"build": build, "queue": waiting})
-        return
-    print(plain(builds.verdict(build)))
-    for line in (*_mistakes(build), *_waits(waiting), *_losses(build), *_failures(build)):
-        print(plain(line))
-    if hint := _next(path, build):
-        print(hint)
+    lines = (*_mistakes(build), *_waits(waiting), *_losses(build), *_failures(build))
+
+    def show() -> None:
+        for line in (builds.verdict(build), *lines, *filter(None, [_next(path, build)])):
+            print(plain(line))
+
+    return Answer(found={"build": build, "queue": waiting}, show=show)
 
 
 def _mistakes(build: dict[str, Any]) -> Iterator[str]:
@@ -132,14 +125,11 @@ def _queue(api: Api) -> list[dict[str, Any]]:
         return found
 
 
-def _why_repo(api: Api, path: RepoPath, as_json: bool) -> None:
+def _why_repo(api: Api, path: RepoPath) -> Answer:
     found = api.get(f"{path.api}/inbox")
-    if as_json:
-        show_json(found)
-        return
     rows = [
         (ago(each["received_at"]), each["state"], each["verdict"] or "is not decided yet")
         for each in found["deliveries"][:_DELIVERIES]
     ]
     empty = f"nothing has reached the server for {path} yet: push, or look at the deliveries of its webhook"
-    show_table(("CAME", "STATE", "WHAT BECAME OF IT"), rows, empty=empty, is_last_below=True)
+    return table(found, ("CAME", "STATE", "WHAT BECAME OF IT"), rows, empty=empty, is_last_below=True)

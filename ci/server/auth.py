@@ -54,8 +54,8 @@ class Scope(StrEnum):
     """What a token may do at most, whoever's it is. None contains another."""
 
     READ = "read"
-    WRITE = "write"  #: push, run, approve
-    ADMIN = "admin"  #: one's own account; make and administer repos, runners, people, the server
+    WRITE = "write"  #: push, also what makes a repo; run, approve
+    ADMIN = "admin"  #: one's own account; administer repos, runners, people, the server
 
 
 _OF_ROLE: dict[Role, frozenset[Action]] = {
@@ -63,11 +63,12 @@ _OF_ROLE: dict[Role, frozenset[Action]] = {
     Role.WRITE: frozenset({Action.READ, Action.PUSH, Action.RUN, Action.APPROVE}),
     Role.ADMIN: frozenset({Action.READ, Action.PUSH, Action.RUN, Action.APPROVE, Action.ADMINISTER}),
 }
+#: A repo of one's own is made by its first push.
+_WRITES = frozenset({Action.PUSH, Action.CREATE, Action.RUN, Action.APPROVE})
 _OF_SCOPE: dict[Scope, frozenset[Action]] = {
     Scope.READ: frozenset({Action.READ, Action.SEE_RUNNERS}),
-    Scope.WRITE: frozenset({Action.PUSH, Action.RUN, Action.APPROVE}),
-    Scope.ADMIN: frozenset(Action)
-    - {Action.READ, Action.SEE_RUNNERS, Action.PUSH, Action.RUN, Action.APPROVE},
+    Scope.WRITE: _WRITES,
+    Scope.ADMIN: frozenset(Action) - {Action.READ, Action.SEE_RUNNERS} - _WRITES,
 }
 #: What only an admin may, or, for CREATE and ADMINISTER_OWNER, the owner of the namespace.
 _OF_OWNER = _OF_ROLE[Role.ADMIN] | {Action.CREATE, Action.ADMINISTER_OWNER}
@@ -158,9 +159,13 @@ def require(actor: Actor, action: Action, repo: Place | None = None) -> None:
         raise Unauthenticated("please sign in first")
     if repo is not None and action is not Action.CREATE and not can(actor, Action.READ, repo):
         raise NotFound("there is no such repo, or you may not see it")
-    words = action.value.replace("_", " ")
+    words = "make a repo" if action is Action.CREATE else action.value.replace("_", " ")
     if not actor.is_in_scope(action):
-        raise Forbidden(f"this token may not {words}: its scopes are {_words(actor.scopes)}")
+        needed = next(scope for scope in Scope if action in _OF_SCOPE[scope])
+        raise Forbidden(
+            f"this token may not {words}: its scopes are {_words(actor.scopes)}; make one with the scope "
+            f"{needed} on your account page, or by `shipway token add`"
+        )
     raise Forbidden(f"{actor.name} may not {words} here")
 
 

@@ -1,36 +1,27 @@
-"""The ways in: a delivery is durable first, and then becomes builds or a sentence why not (law 2).
+"""The inbox: a delivery that is durable becomes builds, or a sentence why not (law 2).
 
 Theory of operation. Each row holds one delivery: a push, which is one event a ref, or other news of the
 forge, which is one event at most. `process` may run any number of times, after any crash: an event that has
 its build keeps it (unique on row and index). Rows of a repo are processed one at a time, in the order in
 which they came. A forge that cannot answer now leaves the row waiting, and the repo says what is wrong.
-The secrets of hooks are kept in memory, and compared with the stored ones in the transaction that stores
-the delivery: a rotated secret is never accepted, and nothing needs to be told to forget it.
-For the built-in git the row stands before the refs move. A server killed in between finds the row again and
-waits for a while, because git's own receive-pack may have outlived it; and since refs may move in ways that
-nobody reports, they are compared with their last events at start and after each push.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
 
-from ci.errors import Conflict, Forbidden, Invalid, NotFound, RateLimited, ShipwayError, Unavailable
+from ci.errors import Conflict, Forbidden, NotFound, ShipwayError, Unavailable
 from ci.server.auth import Actor
 from ci.server.bus import Bus
 from ci.server.clock import Clock
-from ci.server.forges.base import Delivery, Forge, NotReady, new_repo, parse_push
+from ci.server.forges.base import Forge, NotReady, new_repo
 from ci.server.forges.directory import Forges
 from ci.server.forges.hosted import Hosted
 from ci.server.forges.news import (
-    MAX_REFS,
     SCHEDULE,
     TAG,
     News,
@@ -43,55 +34,26 @@ from ci.server.forges.news import (
     Update,
     parse_schedule,
 )
-from ci.server.models import Hook, PullRequest, Repo
 from ci.server.models import Inbox as Row
+from ci.server.models import PullRequest, Repo
+from ci.server.pauses import Pauses
 from ci.server.starts import DISABLED, Starts
 from ci.server.store import audit, builds, inbox, pull_requests, repos
 from ci.server.store.database import Connection, Store
-from ci.server.store.inbox import NewRow, Receipt
 from ci.server.trigger import Origin, Result, Trigger
-from ci.server.vault import Vault
 
 #: How long a push whose server died may still move its refs.
 MOVE_SECONDS = 600.0
-#: A forge with an API that could not answer is asked again after this, then ever more seldom.
-FIRST_PAUSE_SECONDS = 15.0
-MAX_PAUSE_SECONDS = 300.0
-#: The same for what the forge is about to make.
-NOT_READY_SECONDS = 2.0
 #: A push of more refs than this is a mirror or an import, not somebody's work.
 MAX_EVENTS = 1000
-#: Bodies above this are checked and parsed in a thread.
-_LARGE_BYTES = 256 << 10
+#: Rows that one query asks for.
+_BATCH = 100
 _SKIP_OPTION = "ci.skip"
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
 class _NotYet(Exception):
     """The row cannot be decided now; the text is the verdict meanwhile."""
-
-
-class _Stale(Exception):
-    """The hook's secrets are not those that the delivery was checked with any more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Door:
-    """A hook as it was read: its secrets opened, the older last."""
-
-    hook: Hook
-    secrets: tuple[bytes, ...] = field(repr=False)
-    forge: Forge
-    repo_key: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pause:
-    """A repo or a row whose forge could not answer is left alone until then (monotonic seconds)."""
-
-    until: float
-    tries: int
 
 
 @dataclass(kw_only=True)
@@ -127,9 +89,7 @@ class _Part:
 
 
 class Inbox:
-    def __init__(
-        self, store: Store, bus: Bus, clock: Clock, trigger: Trigger, *, forges: Forges, vault: Vault
-    ) -> None:
+    def __init__(self, store: Store, bus: Bus, clock: Clock, trigger: Trigger, forges: Forges) -> None:
         self._store = store
         self._bus = bus
         self._clock = clock
@@ -137,22 +97,24 @@ class Inbox:
         self._starts = Starts(store, trigger, forges)
         self._forges = forges
         self._builtin = forges.builtin
-        self._vault = vault
         self._locks: dict[int, asyncio.Lock] = {}
-        self._open_pushes: set[int] = set()  #: rows whose push runs in this server now
+        self._held: set[int] = set()  #: rows that somebody else processes when it is time
         self._replayed: set[int] = set()  #: rows that a person wants to be decided again, now
-        self._doors: dict[str, _Door] = {}
-        self._pauses: dict[int, _Pause] = {}  #: of repos whose forge could not answer
-        self._row_pauses: dict[int, _Pause] = {}  #: of rows that wait for something of their own
+        self._pauses = Pauses(clock)
         self._busy: set[int] = set()  #: repos whose rows are being processed
         self._look_again: set[int] = set()  #: ... and that have got more meanwhile
         self._started_at = clock.now()
 
-    # --- repos ------------------------------------------------------------------------------------
+    def lock(self, repo_id: int) -> asyncio.Lock:
+        """Held while rows of the repo are processed: one at a time."""
+        return self._locks.setdefault(repo_id, asyncio.Lock())
 
-    async def git_folder(self, repo: Repo) -> Path:
-        """The bare repository of a repo in the built-in git; made if a crash left it out."""
-        return await self._builtin.create(repo.id or 0)
+    def hold(self, row_id: int) -> None:
+        """`process_waiting` leaves the row alone until `release`: its push runs in this server now."""
+        self._held.add(row_id)
+
+    def release(self, row_id: int) -> None:
+        self._held.discard(row_id)
 
     async def _repo(self, repo_id: int) -> Repo:
         repo = await self._store.read(lambda connection: repos.by_id(connection, repo_id))
@@ -160,165 +122,57 @@ class Inbox:
             raise NotFound(f"there is no repo with the id {repo_id}")
         return repo
 
-    # --- receive ------------------------------------------------------------------------------------
-
-    async def max_bytes(self, hook_id: str) -> int | None:
-        """What a delivery to the hook may have; None: the setting decides. Raises NotFound."""
-        door = self._doors.get(hook_id) or await self._read_door(hook_id)
-        return door.forge.max_hook_bytes
-
-    async def receive(self, hook_id: str, headers: Mapping[str, str], body: bytes) -> Receipt:
-        """A webhook: verified over the raw bytes, then parsed, then stored. Header names in small letters.
-
-        Only after this returns may the answer be 2xx. Raises NotFound, Forbidden, Invalid; what was
-        refused is noted at the hook.
-        """
-        kept = self._doors.get(hook_id)
-        door = kept or await self._read_door(hook_id)
-        try:
-            if not await self._is_signed(door, headers, body):
-                # The secret may have been changed since it was read; who has none pays for the look.
-                door = await self._read_door(hook_id)
-                if not await self._is_signed(door, headers, body):
-                    raise Forbidden(door.forge.unsigned(headers))
-            delivery = await _off_loop(len(body), partial(door.forge.delivery, headers, body))
-            _check_repo(door, delivery)
-        except ShipwayError as error:
-            await self.refuse(hook_id, str(error))
-            raise
-        try:
-            receipt = await self._store.write(partial(self._receive, door=door, delivery=delivery))
-        except _Stale:
-            self._doors.pop(hook_id, None)
-            return await self.receive(hook_id, headers, body)
-        self._bus.publish("inbox", "deliveries")
-        return receipt
-
-    def _receive(self, connection: Connection, door: _Door, delivery: Delivery) -> Receipt:
-        if not repos.is_hook(connection, door.hook):
-            raise _Stale
-        new = NewRow(
-            hook_id=door.hook.id,
-            repo_id=door.hook.repo_id,
-            delivery=delivery.key,
-            word=delivery.word,
-            body=delivery.body,
-        )
-        return inbox.receive(connection, new, self._clock.now())
-
-    async def _is_signed(self, door: _Door, headers: Mapping[str, str], body: bytes) -> bool:
-        until = door.hook.old_secret_until
-        has_old = until is not None and self._clock.now() < until
-        valid = door.secrets if has_old else door.secrets[:1]
-        return await _off_loop(len(body), partial(door.forge.is_signed, headers, body, valid))
-
-    async def _read_door(self, hook_id: str) -> _Door:
-        def look(connection: Connection) -> tuple[Hook, Repo | None] | None:
-            hook = repos.hook(connection, hook_id)
-            return (hook, repos.by_id(connection, hook.repo_id)) if hook else None
-
-        found = await self._store.read(look)
-        if found is None or found[1] is None:
-            self._doors.pop(hook_id, None)
-            raise NotFound("there is no such hook")
-        hook, repo = found[0], found[1]
-        sealed = (hook.secret, hook.old_secret) if hook.old_secret else (hook.secret,)
-        opened = tuple(self._vault.open(each, repos.secret_purpose(hook_id)) for each in sealed)
-        forge = self._forges.named(hook.forge)
-        door = _Door(hook=hook, secrets=opened, forge=forge, repo_key=repo.forge_key)
-        self._doors[hook_id] = door
-        return door
-
-    async def refuse(self, hook_id: str, sentence: str) -> None:
-        """Note why a delivery was refused; also for what the web layer refuses by its size."""
-        now = self._clock.now()
-        await self._store.write(lambda connection: repos.refuse(connection, hook_id, sentence, now))
-
-    async def push_received(
-        self,
-        repo_id: int,
-        push_id: str,
-        updates: Sequence[tuple[str, str, str]],
-        sender: str,
-        options: Sequence[str] = (),
-    ) -> int:
-        """Before git moves any ref of (ref, old, new): make the intent durable. Then `push_done`, always."""
-        if not 1 <= len(updates) <= MAX_REFS:
-            raise Invalid(f"a push moves 1 to {MAX_REFS:,} refs at once, not {len(updates):,}")
-        refs = tuple(Update(ref=_utf8(ref), before=old, after=new) for ref, old, new in updates)
-        push = Push(push_id=push_id, refs=refs, pusher=sender, options=tuple(_utf8(text) for text in options))
-        row_id = await self._store_own(repo_id, push)
-        self._open_pushes.add(row_id)
-        return row_id
-
-    async def push_done(self, row_id: int) -> list[Result]:
-        """git has ended, whatever it did: what moved becomes builds. One result a ref, in order."""
-        try:
-            row = await self._store.read(lambda connection: inbox.by_id(connection, row_id))
-            assert row is not None and row.repo_id is not None
-            repo = await self._repo(row.repo_id)
-            await self._follow_head(repo, parse_push(row.body))
-            results = await self.process(row_id, is_final=True)
-        finally:
-            self._open_pushes.discard(row_id)
-        await self.compare_refs(repo)
-        return results
-
-    async def _follow_head(self, repo: Repo, push: Push) -> None:
-        names = [update.ref for update in push.refs]
-        bare = self._builtin.bare(repo.id or 0)
-        head = await bare.follow_head([*names, *await bare.refs()])
-        if head is not None:
-            branch = head.removeprefix("refs/heads/")
-            repo_id = repo.id or 0
-            await self._store.write(lambda connection: repos.set_default_branch(connection, repo_id, branch))
-
-    async def _store_own(self, repo_id: int, push: Push) -> int:
-        now = self._clock.now()
-        return await self._store.write(
-            lambda connection: inbox.receive_own(
-                connection, repo_id=repo_id, delivery=push.push_id, body=push.body(), now=now
-            )
-        )
-
     # --- process ------------------------------------------------------------------------------------
 
     async def process_waiting(self) -> int:
-        """Process every row that waits, but for pushes that run now; returns how many were looked at.
+        """Process every row that waits, but for pushes that run now; returns how many were.
 
-        Repos do not wait for one another. May be called again meanwhile: a repo that is busy is looked at
-        once more when it is not.
+        Repos do not wait for one another.
         """
-        found: dict[int, list[int]] = {}
-        now = self._clock.monotonic()
-        for row_id, repo_id in await self._store.read(inbox.waiting_ids):
-            pauses = (self._pauses.get(repo_id), self._row_pauses.get(row_id))
-            rests = any(pause is not None and pause.until > now for pause in pauses)
-            if row_id not in self._open_pushes and not rests:
-                found.setdefault(repo_id, []).append(row_id)
-        await asyncio.gather(*(self._process_rows(repo_id, rows) for repo_id, rows in found.items()))
-        return sum(len(rows) for rows in found.values())
+        counts = await asyncio.gather(*map(self.process_repo, await self.waiting_repos()))
+        return sum(counts)
 
-    async def _process_rows(self, repo_id: int, rows: Sequence[int]) -> None:
+    async def waiting_repos(self) -> list[int]:
+        """Repos for `process_repo`. One whose rows are being processed now gets no second round, but the
+        bus rings once more when it has ended."""
+        found = await self._store.read(inbox.waiting_repos)
+        self._look_again.update(self._busy.intersection(found))
+        return [repo_id for repo_id in found if repo_id not in self._busy and not self._pauses.rests(repo_id)]
+
+    async def process_repo(self, repo_id: int) -> int:
+        """Process what waits in one repo, in order, until its forge cannot answer; returns how many were."""
         if repo_id in self._busy:
             self._look_again.add(repo_id)
-            return
+            return 0
         self._busy.add(repo_id)
+        count = 0
         try:
-            for row_id in rows:
+            async for row_id in self._waiting_rows(repo_id):
                 await self.process(row_id)
+                count += 1
         finally:
             self._busy.discard(repo_id)
-        if repo_id in self._look_again:
-            self._look_again.discard(repo_id)
-            self._bus.publish("deliveries")
+            if repo_id in self._look_again:
+                self._look_again.discard(repo_id)
+                self._bus.publish("deliveries")
+        return count
+
+    async def _waiting_rows(self, repo_id: int) -> AsyncIterator[int]:
+        last = 0
+        find = partial(inbox.waiting_ids, repo_id=repo_id, limit=_BATCH)
+        while found := await self._store.read(partial(find, after=last)):
+            for last in found:
+                if self._pauses.rests(repo_id):
+                    return
+                if last not in self._held and not self._pauses.row_rests(last):
+                    yield last
 
     async def process(self, row_id: int, *, is_final: bool = False) -> list[Result]:
         """Turn a row into its builds and its verdict. `is_final`: refs that did not move never will."""
         row = await self._store.read(lambda connection: inbox.by_id(connection, row_id))
         if row is None or row.repo_id is None:
             raise NotFound(f"there is no delivery with the id {row_id}")
-        async with self._lock(row.repo_id):
+        async with self.lock(row.repo_id):
             row = await self._store.read(lambda connection: inbox.by_id(connection, row_id))
             assert row is not None
             if row.state != inbox.RECEIVED:
@@ -330,7 +184,7 @@ class Inbox:
 
         Raises NotFound, or Conflict for one that made builds or that nobody has decided yet.
         """
-        async with self._lock(repo.id or 0):
+        async with self.lock(repo.id or 0):
             row = await self._store.write(lambda c: self._wait_again(c, row_id, repo, who))
             self._replayed.add(row_id)
             try:
@@ -378,9 +232,9 @@ class Inbox:
         """The verdict, and how it stands with the repo's forge: a problem goes with the next answer."""
         is_cured = run.has_answered and not problem
         if is_cured:
-            self._pauses.pop(run.repo_id, None)
+            self._pauses.end_repo(run.repo_id)
         if state != inbox.RECEIVED:
-            self._row_pauses.pop(run.row_id, None)
+            self._pauses.end_row(run.row_id)
 
         def write(connection: Connection) -> None:
             inbox.settle(connection, run.row_id, state, verdict)
@@ -402,7 +256,9 @@ class Inbox:
         if self._tried_for(run.row) > limit:
             return inbox.FAILED, str(error), "" if is_own else str(trouble)
         if isinstance(forge, Hosted):
-            self._rest(run, trouble, is_own=is_own)
+            pause, key = (self._pauses.of_row, run.row_id) if is_own else (self._pauses.of_repo, run.repo_id)
+            seconds = pause(key, trouble)
+            asyncio.get_running_loop().call_later(seconds, self._bus.publish, "deliveries")
         return inbox.RECEIVED, f"not yet, it is tried again: {error}", "" if is_own else str(trouble)
 
     async def _trouble_of(self, run: _Run) -> Exception | None:
@@ -415,21 +271,9 @@ class Inbox:
         run.has_answered = True
         return None
 
-    def _rest(self, run: _Run, trouble: Exception | None, *, is_own: bool) -> None:
-        """Who could not answer is asked again ever more seldom, and not before it says so: about this row
-        if that is its own trouble, else about the whole repo."""
-        pauses, key = (self._row_pauses, run.row_id) if is_own else (self._pauses, run.repo_id)
-        tries = pauses[key].tries + 1 if key in pauses else 0
-        first = NOT_READY_SECONDS if isinstance(trouble, NotReady) else FIRST_PAUSE_SECONDS
-        seconds = min(MAX_PAUSE_SECONDS, first * 2.0 ** min(tries, 20))
-        if isinstance(trouble, RateLimited):
-            seconds = max(seconds, trouble.retry_seconds)
-        pauses[key] = _Pause(until=self._clock.monotonic() + seconds, tries=tries)
-        asyncio.get_running_loop().call_later(seconds, self._bus.publish, "deliveries")
-
     def ask_anew(self, repo_id: int) -> None:
         """The repo has another credential: its forge is asked again at once, however often it refused."""
-        self._pauses.pop(repo_id, None)
+        self._pauses.end_repo(repo_id)
         self._bus.publish("deliveries")
 
     async def _results(self, run: _Run) -> list[Result]:
@@ -547,42 +391,6 @@ class Inbox:
         stands = await self._forges.of(run.repo).ref_stands_at(run.repo, part.ref, part.after)
         return "" if stands else f"{same}, and {part.noun} is not at {part.after[:10]} any more"
 
-    # --- refs that moved without a word ---------------------------------------------------------------
-
-    async def compare_all(self) -> None:
-        """At start: what moved while no server looked becomes events."""
-        for repo in await self._store.read(lambda connection: repos.of_forge(connection, repos.BUILTIN)):
-            try:
-                await self.compare_refs(repo)
-            except Exception:  # the edge: one broken repository stops no other
-                _log.exception("repo=%s/%s: cannot compare its refs", repo.owner, repo.name)
-
-    async def compare_refs(self, repo: Repo) -> None:
-        """Make the missing events of one repo in the built-in git. Refs that a waiting row names are its."""
-        repo_id = repo.id or 0
-        await self.git_folder(repo)
-        async with self._lock(repo_id):
-            rows = await self._store.read(lambda connection: inbox.waiting(connection, repo_id))
-            pushes = [parse_push(row.body) for row in rows if row.forge_event != SCHEDULE]
-            named = {update.ref for push in pushes for update in push.refs}
-            states = await self._store.read(lambda connection: repos.ref_states(connection, repo_id))
-            refs = await self._builtin.bare(repo_id).refs()
-            found = tuple(
-                Update(ref=ref, after=sha, **({"before": states[ref]} if ref in states else {}))
-                for ref, sha in refs.items()
-                if states.get(ref) != sha and ref not in named
-            )
-            gone = [ref for ref in states if ref not in refs and ref not in named]
-            if gone:
-                await self._store.write(lambda connection: _forget(connection, repo_id, gone))
-        for start in range(0, len(found), MAX_EVENTS):
-            part = found[start : start + MAX_EVENTS]
-            push = Push(push_id=f"found-{secrets.token_hex(16)}", refs=part, is_found=True)
-            await self.process(await self._store_own(repo_id, push), is_final=True)
-
-    def _lock(self, repo_id: int) -> asyncio.Lock:
-        return self._locks.setdefault(repo_id, asyncio.Lock())
-
 
 def _no_replay(connection: Connection, row: Row) -> str:
     made = builds.of_delivery(connection, row.id or 0)
@@ -600,11 +408,6 @@ def _known_already(last: str | None, update: Update) -> str:
     if last == update.after:
         return f"{update.noun} at {update.after[:10]} was processed already"
     return ""
-
-
-def _forget(connection: Connection, repo_id: int, refs: Sequence[str]) -> None:
-    for ref in refs:
-        repos.set_ref_sha(connection, repo_id, ref, None)
 
 
 def _sentence(result: Result) -> str:
@@ -642,24 +445,3 @@ def _parts(repo_id: int, news: Push | PullRequestNews | ReleaseNews) -> list[_Pa
 
 def _merged(seen: PullRequest, merge_sha: str) -> PullRequest:
     return PullRequest(**{**seen.model_dump(), "merge_sha": merge_sha})
-
-
-def _check_repo(door: _Door, delivery: Delivery) -> None:
-    """A hook is one repo's. Raises Forbidden for a delivery about another, or about none."""
-    if delivery.repo_key is None or delivery.repo_key == door.repo_key:
-        return
-    about = f"the repo with the id {delivery.repo_key}" if delivery.repo_key else "no repo"
-    raise Forbidden(
-        f"the delivery is about {about}, and this hook is for the repo with the id {door.repo_key}: add the "
-        "webhook in that repo's own settings"
-    )
-
-
-async def _off_loop(size: int, work: Callable[[], T]) -> T:
-    """In a thread if it would hold up everybody else."""
-    return await asyncio.to_thread(work) if size > _LARGE_BYTES else work()
-
-
-def _utf8(text: str) -> str:
-    """Bytes that were no UTF-8 become U+FFFD, which is then named as the reason."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -209,7 +209,11 @@ class Hook(SQLModel, table=True):
 class Inbox(SQLModel, table=True):
     """A delivery, durable before it is acknowledged (law 2), and its verdict."""
 
-    __table_args__ = (UniqueConstraint("hook_id", "delivery"), _NEVER_AGAIN)
+    __table_args__ = (
+        UniqueConstraint("hook_id", "delivery"),
+        Index("ix_inbox_state_repo_id", "state", "repo_id"),
+        _NEVER_AGAIN,
+    )
     id: int | None = Field(primary_key=True, default=None)
     hook_id: str | None = Field(foreign_key="hook.id", default=None)  #: None: the built-in git
     repo_id: int | None = Field(foreign_key="repo.id", default=None, index=True)
@@ -218,7 +222,7 @@ class Inbox(SQLModel, table=True):
     body_hash: str = Field(index=True)  #: SHA-256; kept for ever
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     received_at: float
-    state: str = Field(default="received", index=True)  #: received, processed, failed, kept
+    state: str = "received"  #: received, processed, failed, kept
     verdict: str = ""  #: a sentence: built #12, skipped because ..., refused because ...
 
 

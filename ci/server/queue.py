@@ -214,7 +214,7 @@ def _is_number(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Why a job does not run and what would help, as sentences; both empty for one that does or has ended."""
+    """Why a job does not go on and what would help, as sentences; empty for one that runs or has ended."""
 
     why: str = ""
     help: str = ""
@@ -228,6 +228,8 @@ def why_waiting(connection: Connection, job: Job) -> str:
 def explain(connection: Connection, job: Job) -> Wait:
     if job.status == Status.BLOCKED.value:
         return Wait(why=job.reason, help="a person must act: open the build")
+    if job.status == Status.UNKNOWN.value:
+        return Wait(why=job.reason, help="a person must say how it ended: open the build")
     if job.status == Status.WAITING.value:
         return Wait(why=job.reason, help="nothing to do: it starts when what it waits for has ended")
     if job.status != Status.PENDING.value:
@@ -256,25 +258,30 @@ def explain(connection: Connection, job: Job) -> Wait:
 
 
 def _explain_busy(connection: Connection, job: Job, fit: list[Runner]) -> Wait:
-    names = ", ".join(runner.name for runner in fit[:5])
     connected = [runner for runner in fit if runner.is_connected]
     if not connected:
+        names = _names(fit)
         return Wait(why=f"no runner that matches is connected ({names})", help=f"start one of them: {names}")
-    if not any(runner.capacity for runner in connected):  # that is how a runner says it has no engine
+    able = [runner for runner in connected if runner.capacity]  # 0 is how a runner says it has no engine
+    if not able:
         return Wait(
             why=f"no engine on runner {connected[0].name}: {connected[0].engine}",
             help=f"start the Docker engine on {connected[0].name}; the runner looks again every 10 s",
         )
-    resting = [runner for runner in connected if runner.is_draining or runner.is_paused]
-    if len(resting) == len(connected):
-        states = {"paused" if runner.is_paused else "draining" for runner in resting}
+    taking = [runner for runner in able if not (runner.is_draining or runner.is_paused)]
+    if not taking:
+        states = {"paused" if runner.is_paused else "draining" for runner in able}
         return Wait(
-            why=f"every runner that matches is {' or '.join(sorted(states))} ({names})",
-            help=f"let one take jobs again: `shipway runners resume {resting[0].name}`",
+            why=f"every runner that matches is {' or '.join(sorted(states))} ({_names(able)})",
+            help=f"let one take jobs again: `shipway runners resume {able[0].name}`",
         )
     ahead = jobs.pending_before(connection, job.id or 0)
     queued = f"; {ahead} older {'job waits' if ahead == 1 else 'jobs wait'} too" if ahead else ""
     return Wait(
-        why=f"waiting for a free place on {names}{queued}",
+        why=f"waiting for a free place on {_names(taking)}{queued}",
         help="it starts when a job there ends; another runner, or more --capacity, makes it sooner",
     )
+
+
+def _names(found: list[Runner]) -> str:
+    return ", ".join(runner.name for runner in found[:5])

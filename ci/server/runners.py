@@ -2,12 +2,13 @@
 
 A paused runner is given no jobs until somebody says so; a draining one is told to finish what it runs, for
 its machine goes away. Removing one makes its credential worthless at once and loses what it runs, by the
-rules of every lost lease.
+rules of every lost lease. How one stands is said here once, for the pages, the API and the command line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ci.errors import NotFound
 from ci.server.auth import Actor
@@ -17,6 +18,48 @@ from ci.server.models import Job, Runner
 from ci.server.store import attempts, audit, codes, jobs, runners
 from ci.server.store.audit import Deed
 from ci.server.store.database import Connection, Store
+from ci.server.store.views import RunnerRow
+from ci.status import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a runner stands: in a word, as a sentence (empty where the word says it all), as a status that has
+    its colour."""
+
+    word: str
+    says: str = ""
+    status: Status = Status.SUCCESS
+
+
+def standing(row: RunnerRow) -> Standing:
+    runner, jobs_left = row.runner, f"{row.load} job{'' if row.load == 1 else 's'}"
+    if not runner.is_connected:
+        return Standing(word="offline", says=_offline(row, jobs_left), status=Status.ERROR)
+    if runner.is_draining and not row.load:
+        says = "nothing is left on it and it takes no new job: it may be stopped now"
+        return Standing(word="drained", says=says)
+    if runner.is_draining:
+        says = f"it finishes {jobs_left} and takes no new one; it may be stopped when that is done"
+        return Standing(word="draining", says=says, status=Status.RUNNING)
+    if runner.is_paused:
+        finishes = f"finishes {jobs_left} and " if row.load else ""
+        says = f"it {finishes}takes no new job until it is resumed"
+        return Standing(word="paused", says=says, status=Status.WAITING)
+    if not runner.capacity:
+        says = f"it takes no job, for its engine does not answer: {runner.engine or 'it says no more'}"
+        return Standing(word="no engine", says=says, status=Status.ERROR)
+    if row.load:
+        return Standing(word="working", status=Status.RUNNING)
+    return Standing(word="idle")
+
+
+def _offline(row: RunnerRow, jobs_left: str) -> str:
+    if row.load:
+        return f"{jobs_left} of it go on there; they are taken from it 60 s after its last word"
+    if row.runner.is_draining:
+        return "it was drained: its machine may go away, and it may be removed here"
+    return "start it on its machine, or remove it here if it does not come again"
 
 
 class Runners:

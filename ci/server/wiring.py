@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -24,11 +25,13 @@ from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
 from ci.server.forges.github import GitHub
 from ci.server.forges.github_api import GitHubApi, RateLimits
+from ci.server.hooks import Hooks
 from ci.server.inbox import Inbox
 from ci.server.lifecycle import Lifecycle
 from ci.server.logs import Logs
 from ci.server.models import Repo
 from ci.server.outbox import Outbox
+from ci.server.pushes import Pushes
 from ci.server.queue import TICK_SECONDS, Queue
 from ci.server.repos import Places, Repos
 from ci.server.retention import ROUND_SECONDS, Retention
@@ -74,9 +77,9 @@ class Server:
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock, disconnect_limit_seconds=limit)
         self.trigger = Trigger(self.store, self.bus, self.clock, self.forges, self.secrets, url=settings.url)
         self.approvals = Approvals(self.store, self.bus, self.clock, self.forges)
-        self.inbox = Inbox(
-            self.store, self.bus, self.clock, self.trigger, forges=self.forges, vault=self.vault
-        )
+        self.hooks = Hooks(self.store, self.bus, self.clock, forges=self.forges, vault=self.vault)
+        self.inbox = Inbox(self.store, self.bus, self.clock, self.trigger, self.forges)
+        self.pushes = Pushes(self.store, self.clock, self.inbox, self.forges.builtin)
         self.starts = Starts(self.store, self.trigger, self.forges)
         git_folders = (folder / "git", folder / "cache" / "git")
         self.repos = Repos(
@@ -160,12 +163,16 @@ class Server:
         """What waits first, then what moved unreported; then again on every ring, and every 15 s."""
         with self.bus.subscribe("deliveries") as subscription:
             await _survive(self.inbox.process_waiting)
-            await _survive(self.inbox.compare_all)
+            await _survive(self.pushes.compare_all)
             async with asyncio.TaskGroup() as rounds:
                 while True:
                     await subscription.wait(LOOK_AGAIN_SECONDS)
-                    # Not awaited: a forge that does not answer holds up nobody else's push.
-                    rounds.create_task(_survive(self.inbox.process_waiting))
+                    await _survive(partial(self._process_inbox, rounds))
+
+    async def _process_inbox(self, rounds: asyncio.TaskGroup) -> None:
+        """Not awaited: a forge that does not answer holds up nobody else's push."""
+        for repo_id in await self.inbox.waiting_repos():
+            rounds.create_task(_survive(partial(self.inbox.process_repo, repo_id)))
 
 
 @contextlib.contextmanager

@@ -1,127 +1,19 @@
-"""Every page in a browser: accessible, nowhere wider than the screen, whole without scripts."""
+"""What pages do in a browser: live parts, keys, the palette, and what is left without scripts."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from ci.server.auth import Actor
 from ci.server.forges import git
-from ci.server.store import builds, repos
-from ci.server.store.schedules import Plan
+from ci.server.store import builds
 from tests.browser.conftest import open_page, sign_in
-from tests.scene import Done, Scene, blocked, fill, with_secrets
+from tests.browser.pages import lib
+from tests.scene import Scene, blocked, fill, with_secrets
 
 pytestmark = pytest.mark.browser
-
-PAGES = {
-    "builds": "/",
-    "nothing found": "/?q=nothing-has-this-title",
-    "repos": "/repos",
-    "repo": "/r/ada/api",
-    "inbox": "/r/ada/api/inbox",
-    "delivery": "/r/ada/api/inbox/1",
-    "add a repo": "/repos/add",
-    "add a repo of GitHub": "/repos/add?forge=github",
-    "add a repo elsewhere": "/repos/add?forge=git",
-    "settings": "/r/ada/lib/settings",
-    "hook": "/r/ada/lib/hook",
-    "run by hand": "/r/ada/api/run",
-    "schedules": "/r/ada/lib/schedules",
-    "no schedules": "/r/ada/api/schedules",
-    "runners": "/runners",
-    "account": "/account",
-    "people": "/admin/people",
-    "audit": "/admin/audit",
-    "members": "/r/ada/api/members",
-    "audit of a repo": "/r/ada/api/audit",
-    "secrets": "/r/ada/api/secrets?set=branch",
-    "a secret": "/r/ada/api/secrets?edit=deploy_key&variable=LONG",
-    "secrets of an owner": "/o/ada/secrets",
-    "secrets of the server": "/admin/secrets",
-    "no secrets": "/r/ada/worker/secrets",
-    "join": "/join",
-    "passed": "/r/ada/api/7",
-    "failed": "/r/ada/api/8",
-    "step": "/r/ada/api/8/ci/test?attempt=1",
-    "pending": "/r/ada/api/9",
-    "matrix": "/r/ada/api/10",
-    "running": "/r/ada/api/11",
-    "config": "/r/ada/worker/1",
-    "attempts": "/r/ada/worker/2/ci/build?attempt=1",
-    "cancelled": "/r/ada/worker/3",
-    "unknown": "/r/ada/worker/4",
-    "approval": "/r/ada/asked/2",
-    "missing": "/r/ada/api/999",
-}
-
-
-async def _lib(scene: Scene) -> tuple[str, str]:
-    """A repo elsewhere whose forge refuses us, with a schedule; gives its hook's id and secret."""
-    ada = Actor(user_id=1, name="ada")
-    added = await scene.repos.add_plain(("ada", "lib"), "https://git.example.com/lib.git", None, ada)
-    number = added.repo.id or 0
-    sentence = "cannot fetch from https://git.example.com/lib.git: " + "no such host " * 9
-    await scene.store.write(lambda c: repos.set_forge_problem(c, number, sentence, scene.clock.now()))
-    plan = Plan(name="nightly", cron="30 2 * * *", time_zone="Europe/Berlin", branch="x" * 90)
-    await scene.schedules.add(added.repo, plan, ada)
-    return added.hook_id, added.secret
-
-
-async def _serious(page: Page, axe: str) -> list[str]:
-    await page.evaluate(axe)
-    found: list[dict[str, Any]] = await page.evaluate("axe.run().then((result) => result.violations)")
-    return [
-        f"{page.url} {each['id']} ({each['impact']}): {each['nodes'][0]['html'][:200]} "
-        f"{each['nodes'][0]['failureSummary'][:300]}"
-        for each in found
-        if each["impact"] in ("serious", "critical")
-    ]
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1440])
-async def test_axe_finds_nothing_serious(
-    scene: Scene, site: str, browser: Browser, axe: str, theme: Any, width: int
-) -> None:
-    await fill(scene)
-    await blocked(scene, await scene.repo("ada", "asked"))
-    await with_secrets(scene, 1)
-    await _lib(scene)
-    context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-    wrong: list[str] = []
-    page = await context.new_page()
-    await open_page(page, f"{site}/sign-in")
-    wrong += await _serious(page, axe)
-    await sign_in(context, site)
-    for path in PAGES.values():
-        await open_page(page, site + path)
-        wrong += await _serious(page, axe)
-    await context.close()
-    assert wrong == [], "\n".join(wrong)
-
-
-@pytest.mark.parametrize("width", [360, 768, 1440, 1920])
-async def test_no_page_is_wider_than_the_screen(
-    scene: Scene, site: str, browser: Browser, width: int
-) -> None:
-    await fill(scene)
-    await blocked(scene, await scene.repo("ada", "asked"))
-    await with_secrets(scene, 1)
-    await _lib(scene)
-    pulled = Done(name="build", status="error", outcome="image", reason="no such host as this one, " * 20)
-    await scene.build(await scene.repo("ada", "wide"), [("ci", [pulled])])
-    context = await browser.new_context(viewport={"width": width, "height": 800})
-    await sign_in(context, site)
-    page = await context.new_page()
-    for name, path in {**PAGES, "a long reason": "/r/ada/wide/1"}.items():
-        await open_page(page, site + path)
-        over = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert over <= 0, f"{name} is {over} px too wide"
-    await context.close()
 
 
 async def test_the_newest_line_stands_once_where_the_log_is_live(
@@ -229,12 +121,12 @@ async def test_a_lost_server_is_told_after_three_seconds_and_found_again(
 async def test_the_first_delivery_appears_by_itself_and_so_does_its_verdict(
     scene: Scene, site: str, page: Page
 ) -> None:
-    hook_id, secret = await _lib(scene)
+    hook_id, secret = await lib(scene)
     await open_page(page, f"{site}/r/ada/lib/hook")
     await expect(page.locator("#came")).to_contain_text("waiting for the first delivery")
     push = {"push_id": "p1", "ref": "refs/heads/main", "before": "a" * 40, "after": "0" * 40}
     body = json.dumps(push).encode()
-    await scene.inbox.receive(hook_id, {git.SIGNATURE_HEADER: git.signature(body, secret.encode())}, body)
+    await scene.hooks.receive(hook_id, {git.SIGNATURE_HEADER: git.signature(body, secret.encode())}, body)
     await expect(page.locator("#came")).to_contain_text("delivery received")
     await page.click("#came a")
     await expect(page.locator("#verdict")).to_contain_text("not looked at yet")

@@ -183,7 +183,7 @@ def test_builds_go_on_while_github_is_down_slow_limits_or_refuses_and_the_status
     assert answer.status_code == 303
     for far in fars.values():
         far.until_told("success", far.repo.refs[MAIN], "shipway/push/ci", 30)
-        until(lambda far=far: "its forge" not in far.page())
+        until(lambda far=far: "forge trouble" not in far.page())
 
 
 def test_a_token_that_is_revoked_before_the_clone_is_said_by_the_build_and_another_one_mends_it(
@@ -262,7 +262,7 @@ def test_statuses_are_told_in_order_after_github_failed_for_a_minute(
         pass_seconds(3)
     assert 8 <= outage.tries <= 40, "tried again and again, and ever more seldom"
     assert far.told(sha) == ["pending", "pending"]
-    assert "its forge" in far.page()
+    assert "forge trouble" in far.page()
     outage.is_over = True
     for _ in range(25):
         pass_seconds(3)
@@ -270,7 +270,7 @@ def test_statuses_are_told_in_order_after_github_failed_for_a_minute(
     assert far.until_told("success", sha, contexts[1]) == ["pending", "success"]
     numbers = [int(status["target_url"].rpartition("/")[2]) for status in far.repo.statuses]
     assert numbers == [1, 1, 2, 2], "what was overtaken is not told any more"
-    until(lambda: "its forge" not in far.page())
+    until(lambda: "forge trouble" not in far.page())
 
 
 # --- secrets that a build cannot have -------------------------------------------------------------------

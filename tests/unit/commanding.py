@@ -11,10 +11,14 @@ import pty
 import struct
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import httpx
+
+from tests.scene import Scene, fill
 
 SHIPWAY = str(Path(sys.executable).with_name("shipway"))
 
@@ -81,6 +85,30 @@ class Person:
         os.close(theirs)
         shown = await asyncio.to_thread(_read_all, ours)
         return Done(code=await process.wait(), out=shown.replace(b"\r\n", b"\n"), err="")
+
+
+class Shown:
+    """A filled server, and ada at a shell."""
+
+    def __init__(self, scene: Scene, ada: Person, ids: dict[str, int]) -> None:
+        self.scene = scene
+        self.ada = ada
+        self.ids = ids
+
+    async def api(self, path: str) -> Any:
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {self.ada.token}"}) as client:
+            return (await client.get(self.ada.url + path)).json()
+
+
+@contextlib.asynccontextmanager
+async def showing(folder: Path) -> AsyncIterator[Shown]:
+    scene = Scene(folder)
+    await scene.open()
+    token = await scene.user()
+    ids = await fill(scene)
+    async with scene.serving() as url:
+        yield Shown(scene, Person(home=folder, url=url, token=token), ids)
+    await scene.close()
 
 
 def _read_all(fd: int) -> bytes:

@@ -27,7 +27,6 @@ from tests import fake_github
 from tests.fake_github import TOKEN, Delivery, FakeGitHub, Pull, signed
 from tests.unit.gitting import CONFIG
 from tests.unit.world import HeldClock
-from web.hooks import Hooks
 from web.main import application
 
 ADA = Actor(user_id=None, name="ada", is_admin=True)
@@ -133,4 +132,4 @@ async def serving(app: Any) -> AsyncIterator[str]:
         await task
 
 
-__all__ = ["ADA", "KEY", "Hooks", "Town", "serving", "town"]
+__all__ = ["ADA", "KEY", "Town", "serving", "town"]

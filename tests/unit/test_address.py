@@ -140,7 +140,7 @@ async def test_what_is_on_the_internet_is_reached(url: str, addresses: tuple[str
 
 
 async def test_a_name_that_nobody_knows_now_may_be_known_later() -> None:
-    with pytest.raises(Unavailable, match=r"the host gone\.example is not found"):
+    with pytest.raises(Unavailable, match=r"does not find the host gone\.example"):
         await Addresses(resolve=resolve).of_url("https://gone.example/")
 
 

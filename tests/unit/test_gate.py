@@ -18,6 +18,7 @@ from ci.marks import Mark, Splitter
 from ci.shell import is_exportable
 from runners.engines import gate
 
+pytestmark = pytest.mark.namespaces
 TOKEN = "f" * 32
 SHELLS = {
     "dash": ("dash",),

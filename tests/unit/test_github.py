@@ -14,8 +14,8 @@ from ci.errors import Conflict, Invalid
 from ci.event import Kind
 from ci.server.forges.base import StatusUpdate
 from ci.server.forges.github import state_of
-from ci.server.inbox import FIRST_PAUSE_SECONDS, NOT_READY_SECONDS
 from ci.server.models import Job
+from ci.server.pauses import FIRST_SECONDS, NOT_READY_SECONDS
 from ci.server.store import audit, jobs, pull_requests, repos
 from ci.status import Status
 from tests import fake_github
@@ -381,10 +381,10 @@ async def hidden(request: Request) -> Response | None:
 @pytest.mark.parametrize(
     ("misbehave", "says", "seconds"),
     [
-        (down, "answers with 502", FIRST_PAUSE_SECONDS),
-        (narrow, "refuses the token", FIRST_PAUSE_SECONDS),
+        (down, "answers with 502", FIRST_SECONDS),
+        (narrow, "refuses the token", FIRST_SECONDS),
         (limited, "rate limit is used up", 100),
-        (hidden, "does not show it to this token", FIRST_PAUSE_SECONDS),
+        (hidden, "does not show it to this token", FIRST_SECONDS),
     ],
 )
 async def test_what_github_cannot_answer_waits_and_is_built_once_it_can(
@@ -409,6 +409,21 @@ async def test_what_github_cannot_answer_waits_and_is_built_once_it_can(
     assert (await here.row(row.id or 0)).verdict == f"{MAIN}: built #1"
     repo = await here.repo()
     assert (repo.forge_problem, repo.forge_problem_at) == ("", None)
+
+
+async def test_a_github_that_is_down_is_asked_once_a_round_however_much_waits(here: Town) -> None:
+    here.github.misbehave = down
+    for name in ("a", "b", "c"):
+        here.far.commit(f"refs/heads/{name}", {".ci.yml": CONFIG}, name)
+        await here.send(signed("push", here.push(f"refs/heads/{name}"), here.secret))
+    assert await here.server.inbox.process_waiting() == 1
+    assert [row.verdict[:7] for row in await here.rows()] == ["not yet", "", ""]
+    here.github.misbehave = None
+    here.clock.seconds += FIRST_SECONDS + 1
+    assert await here.server.inbox.process_waiting() == 3
+    assert [row.verdict for row in await here.rows()] == [
+        f"refs/heads/{name}: built #{number}" for number, name in enumerate("abc", 1)
+    ]
 
 
 async def test_a_commit_that_is_gone_holds_up_no_other_delivery_and_is_given_up(here: Town) -> None:

@@ -26,7 +26,7 @@ from ci.server.store.tables import HOOK
 from tests.fake_github import Delivery, signed
 from tests.unit.github_world import ADA, Town, serving, town
 from web import problems
-from web.hooks import Hooks
+from web.hooks import HookDoor
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ async def test_a_form_is_the_same_as_json_and_signed_as_it_is(here: Town) -> Non
 
 
 async def test_a_slow_sender_is_not_waited_for(here: Town) -> None:
-    hooks = Hooks(here.server.inbox, 1 << 20, body_seconds=0.2)
+    hooks = HookDoor(here.server.hooks, 1 << 20, body_seconds=0.2)
 
     async def endpoint(request: Request) -> Response:
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -17,9 +18,11 @@ from ci.server.forges import git
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
+from ci.server.hooks import Hooks
 from ci.server.inbox import MOVE_SECONDS, Inbox
 from ci.server.models import Build, Repo
 from ci.server.models import Inbox as Row
+from ci.server.pushes import Pushes
 from ci.server.store import inbox, repos
 from ci.server.store.inbox import NewRow
 from ci.server.store.tables import BUILD, HOOK, many
@@ -40,21 +43,24 @@ class Ways:
     core: Core
     forges: Forges
     trigger: Trigger
-    inbox: Inbox
     repo: Repo
     work: Work
+    hooks: Hooks
+    inbox: Inbox
+    pushes: Pushes
     hook_id: str = ""
     secret: bytes = b""
     plain: Repo | None = None
 
-    def restarted(self) -> Inbox:
-        return _inbox(self.core, self.forges, self.trigger)
+    def restarted(self) -> Ways:
+        """The same, after another start of the server."""
+        return replace(self, **_parts(self.core, self.forges, self.trigger))
 
     async def push(self, *refspecs: str, options: tuple[str, ...] = (), sender: str = "ada") -> list[Result]:
         """What the HTTP layer does: the intent first, then git, then what became of it."""
         row = await self.announce(*refspecs, options=options, sender=sender)
         self.work.git("push", "-q", "-f", "origin", *refspecs, check=False)
-        return await self.inbox.push_done(row)
+        return await self.pushes.done(row)
 
     async def announce(self, *refspecs: str, options: tuple[str, ...] = (), sender: str = "ada") -> int:
         bare = self.forges.builtin.bare(self.repo.id or 0)
@@ -64,12 +70,12 @@ class Ways:
             new = self.work.sha(source) if source else ZERO
             updates.append((ref, stands.get(ref, ZERO), new))
         push_id = f"push-{self.core.clock.seconds}-{len(await self.rows())}"
-        return await self.inbox.push_received(self.repo.id or 0, push_id, updates, sender, options)
+        return await self.pushes.received(self.repo.id or 0, push_id, updates, sender, options)
 
     async def hooked(self, body: bytes, signature: str | None = None) -> int:
         signed = git.signature(body, self.secret) if signature is None else signature
         headers = {git.SIGNATURE_HEADER: signed}
-        return (await self.inbox.receive(self.hook_id, headers, body)).row_id
+        return (await self.hooks.receive(self.hook_id, headers, body)).row_id
 
     async def builds(self) -> list[Build]:
         return await self.core.store.read(lambda c: many(c, Build, select(BUILD).order_by(BUILD.c.id)))
@@ -80,8 +86,13 @@ class Ways:
         return await self.core.store.read(lambda c: many(c, Row, select(INBOX).order_by(INBOX.c.id)))
 
 
-def _inbox(core: Core, forges: Forges, trigger: Trigger) -> Inbox:
-    return Inbox(core.store, core.bus, core.clock, trigger, forges=forges, vault=Vault(bytes(32)))
+def _parts(core: Core, forges: Forges, trigger: Trigger) -> dict[str, Any]:
+    inbox = Inbox(core.store, core.bus, core.clock, trigger, forges)
+    return {
+        "hooks": Hooks(core.store, core.bus, core.clock, forges=forges, vault=Vault(bytes(32))),
+        "inbox": inbox,
+        "pushes": Pushes(core.store, core.clock, inbox, forges.builtin),
+    }
 
 
 @pytest.fixture
@@ -90,11 +101,10 @@ async def ways(tmp_path: Path) -> AsyncIterator[Ways]:
         plain = PlainGit(tmp_path / "cache", protocols=("file",))
         forges = Forges(builtin=Builtin(tmp_path / "git", URL), plain=plain)
         trigger = Trigger(world.store, world.bus, world.clock, forges, world.secrets, url=URL)
-        door = _inbox(world, forges, trigger)
         repo = await add_repo(world.store, forges.builtin, "ada", "site")
-        work = Work(tmp_path / "work", await door.git_folder(repo))
+        work = Work(tmp_path / "work", await forges.builtin.create(repo.id or 0))
         work.commit_files({".ci.yml": CONFIG}, "first")
-        yield Ways(world, forges, trigger, door, repo, work)
+        yield Ways(world, forges, trigger, repo, work, **_parts(world, forges, trigger))
 
 
 @pytest.fixture
@@ -162,7 +172,7 @@ async def test_forwards_back_and_forwards_again_are_three_builds(ways: Ways) -> 
 
 async def test_what_git_refused_is_no_build(ways: Ways) -> None:
     row = await ways.announce(f"main:{MAIN}")
-    (result,) = await ways.inbox.push_done(row)
+    (result,) = await ways.pushes.done(row)
     assert "did not move: git refused the push" in result.sentence
     assert await ways.builds() == []
 
@@ -173,10 +183,10 @@ async def test_a_push_whose_ref_moved_on_meanwhile_is_built_all_the_same(ways: W
     ways.work.commit_files({"a": "1"})
     second = await ways.announce(f"main:{MAIN}")
     ways.work.git("push", "-q", "origin", f"main:{MAIN}")
-    (later,) = await ways.inbox.push_done(second)
-    (earlier,) = await ways.inbox.push_done(first)
+    (later,) = await ways.pushes.done(second)
+    (earlier,) = await ways.pushes.done(first)
     assert {later.number, earlier.number} == {1, 2}
-    await ways.inbox.compare_refs(ways.repo)
+    await ways.pushes.compare_refs(ways.repo)
     assert len(await ways.builds()) == 2
 
 
@@ -185,14 +195,14 @@ async def test_a_word_in_the_message_skips(ways: Ways, word: str) -> None:
     ways.work.commit_files({"a": "1"}, f"docs\n\nonly docs {word}")
     (result,) = await ways.push(f"main:{MAIN}")
     assert (result.number, result.sentence) == (None, f"skipped, because the commit message says {word}")
-    await ways.inbox.compare_refs(ways.repo)
+    await ways.pushes.compare_refs(ways.repo)
     assert await ways.builds() == []
 
 
 async def test_a_push_option_skips_and_the_comparison_respects_it(ways: Ways) -> None:
     (result,) = await ways.push(f"main:{MAIN}", options=("ci.skip",))
     assert result.sentence == "skipped, because the push said -o ci.skip"
-    await ways.inbox.compare_refs(ways.repo)
+    await ways.pushes.compare_refs(ways.repo)
     assert await ways.builds() == []
 
 
@@ -251,7 +261,7 @@ async def test_a_mirror_of_a_thousand_refs_moves_and_builds_nothing(ways: Ways) 
     refs = [f"refs/tags/v{number}" for number in range(1001)]
     (result,) = await ways.push(*(f"main:{ref}" for ref in refs))
     assert result.sentence == "this push moved 1,001 refs; of more than 1,000 none is built"
-    await ways.inbox.compare_refs(ways.repo)
+    await ways.pushes.compare_refs(ways.repo)
     assert await ways.builds() == []
     (pushed,) = await ways.push(f"main:{MAIN}")
     assert pushed.number == 1
@@ -270,10 +280,10 @@ async def test_a_step_that_is_left_out_says_why_from_the_start(ways: Ways) -> No
 
 
 async def test_names_that_are_no_text_do_no_harm(ways: Ways) -> None:
-    row = await ways.inbox.push_received(
+    row = await ways.pushes.received(
         ways.repo.id or 0, "p", [("refs/heads/\udcff", ZERO, ways.work.sha())], "ada", ("x\udcff",)
     )
-    (result,) = await ways.inbox.push_done(row)
+    (result,) = await ways.pushes.done(row)
     assert result.number is None
     assert await ways.builds() == []
 
@@ -285,8 +295,8 @@ async def test_a_server_killed_after_the_refs_moved_makes_the_build_at_start(way
     await ways.announce(f"main:{MAIN}")
     ways.work.git("push", "-q", "origin", f"main:{MAIN}")
     again = ways.restarted()
-    await again.process_waiting()
-    await again.compare_all()
+    await again.inbox.process_waiting()
+    await again.pushes.compare_all()
     assert [build.number for build in await ways.builds()] == [1]
     assert (await ways.rows())[0].verdict == f"{MAIN}: built #1"
 
@@ -294,12 +304,12 @@ async def test_a_server_killed_after_the_refs_moved_makes_the_build_at_start(way
 async def test_a_git_that_outlived_the_server_is_waited_for(ways: Ways) -> None:
     row = await ways.announce(f"main:{MAIN}")
     again = ways.restarted()
-    await again.process_waiting()
+    await again.inbox.process_waiting()
     assert (await ways.rows())[0].verdict.startswith("not yet")
     ways.work.git("push", "-q", "origin", f"main:{MAIN}")
-    await again.compare_all()
+    await again.pushes.compare_all()
     assert await ways.builds() == []  # the ref belongs to the row that waits
-    await again.process_waiting()
+    await again.inbox.process_waiting()
     assert [build.inbox_id for build in await ways.builds()] == [row]
 
 
@@ -307,7 +317,7 @@ async def test_a_push_that_never_moved_its_ref_ends_with_a_verdict(ways: Ways) -
     await ways.announce(f"main:{MAIN}")
     again = ways.restarted()
     ways.core.clock.seconds += MOVE_SECONDS + 1
-    await again.process_waiting()
+    await again.inbox.process_waiting()
     (row,) = await ways.rows()
     assert (row.state, "broken off" in row.verdict) == ("processed", True)
 
@@ -316,19 +326,19 @@ async def test_a_running_push_is_left_alone_by_the_loop(ways: Ways) -> None:
     row = await ways.announce(f"main:{MAIN}")
     assert await ways.inbox.process_waiting() == 0
     ways.work.git("push", "-q", "origin", f"main:{MAIN}")
-    await ways.inbox.compare_refs(ways.repo)
+    await ways.pushes.compare_refs(ways.repo)
     assert await ways.builds() == []
-    assert (await ways.inbox.push_done(row))[0].number == 1
+    assert (await ways.pushes.done(row))[0].number == 1
 
 
 async def test_a_ref_that_moved_without_a_word_is_found_once(ways: Ways) -> None:
     ways.work.git("push", "-q", "origin", f"main:{MAIN}", "main:refs/tags/v1")
     for _ in range(2):
-        await ways.restarted().compare_all()
+        await ways.restarted().pushes.compare_all()
     assert sorted(build.event["ref"] for build in await ways.builds()) == [MAIN, "refs/tags/v1"]
     ways.work.commit_files({"a": "1"})
     ways.work.git("push", "-q", "origin", f"main:{MAIN}")
-    await ways.inbox.compare_refs(ways.repo)
+    await ways.pushes.compare_refs(ways.repo)
     last = (await ways.builds())[-1]
     assert (last.number, last.event["changed_files"]) == (3, ["a"])
 
@@ -336,7 +346,7 @@ async def test_a_ref_that_moved_without_a_word_is_found_once(ways: Ways) -> None
 async def test_processing_again_after_a_crash_finds_the_builds_that_were_made(ways: Ways) -> None:
     await ways.push(f"main:{MAIN}", "main:refs/heads/b")
     await ways.core.store.write(lambda c: inbox.settle(c, 1, inbox.RECEIVED, ""))
-    again = await ways.restarted().process(1)
+    again = await ways.restarted().inbox.process(1)
     assert [result.number for result in again] == [1, 2]
     assert len(await ways.builds()) == 2
 
@@ -431,7 +441,7 @@ async def test_a_refused_delivery_leaves_one_line_at_its_hook_and_no_row(
 
 async def test_an_unknown_hook_is_not_found(elsewhere: Ways) -> None:
     with pytest.raises(NotFound):
-        await elsewhere.inbox.receive("nope", {}, b"{}")
+        await elsewhere.hooks.receive("nope", {}, b"{}")
 
 
 async def test_an_error_of_ours_is_a_verdict_and_stops_no_other_delivery(
@@ -475,7 +485,7 @@ async def test_the_ready_hook_script_reports_a_push(elsewhere: Ways, tmp_path: P
 
 async def test_a_repo_that_hangs_holds_up_no_other_and_forgets_nothing(elsewhere: Ways) -> None:
     elsewhere.work.git("push", "-q", "origin", "main")
-    lock = elsewhere.inbox._lock(2)
+    lock = elsewhere.inbox.lock(2)
     async with lock:  # somebody is at work in the repo "site"
         own = await elsewhere.core.store.write(
             lambda c: inbox.receive_own(

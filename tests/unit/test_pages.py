@@ -181,9 +181,22 @@ async def test_a_new_token_is_shown_once_and_works_until_it_is_revoked(made: Mad
 
 
 async def test_the_runners_page_makes_a_code_and_never_shows_it_again(made: Made) -> None:
-    page = await send(made[1], "/runners/code")
+    answer = await send(made[1], "/runners/code")
+    address = answer.headers["location"]
+    assert answer.status_code == 303 and address.startswith("/runners?")
+    page = await made[1].get(address)
     assert re.search(r"echo [0-9A-Z-]{14} \| shipway runner --server", html.unescape(page.text))
-    assert "echo " not in (await made[1].get("/runners")).text
+    for again in ("/runners", address):
+        assert "echo " not in (await made[1].get(again)).text
+
+
+async def test_the_runners_page_says_when_the_expected_runner_has_come(made: Made) -> None:
+    scene, client, _ = made
+    address = (await send(client, "/runners/code")).headers["location"]
+    assert "waiting for the runner" in (await client.get(address)).text
+    await scene.runner("newcomer", engine="docker 24")
+    words = _words((await client.get(address)).text)
+    assert "newcomer has come with docker 24" in words and "waiting for the runner" not in words
 
 
 async def test_the_inbox_says_what_came_of_each_push(made: Made) -> None:

@@ -227,7 +227,7 @@ async def test_wrong_passwords_are_in_the_audit_log_once_and_never_what_was_type
 async def test_what_is_done_to_runners_is_in_the_audit_log(made: Made) -> None:
     await made.scene.runner("r1")
     await send(made.client, "/runners/code")
-    await send(made.client, "/runners/1/drain", take="no")
+    await send(made.client, "/runners/1/drain")
     async with made.scene.client(made.token) as client:
         await client.post("/api/runners/code")
     rows = await made.scene.store.read(lambda c: audit.latest(c, wanted=audit.Wanted(action="runner")))

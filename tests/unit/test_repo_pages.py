@@ -71,11 +71,11 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 @pytest.fixture
 async def pushed(desk: Desk) -> Desk:
     repo = (await desk.scene.repos.add_builtin("ada", "app", ADA)).repo
-    work = Work(desk.folder / "work", await desk.scene.inbox.git_folder(repo))
+    work = Work(desk.folder / "work", await desk.scene.forges.builtin.create(repo.id or 0))
     work.commit_files({".ci.yml": CONFIG}, "first")
     work.git("push", "-q", "origin", "HEAD:refs/heads/main")
     await desk.scene.store.write(lambda c: repos.set_default_branch(c, repo.id or 0, "main"))
-    await desk.scene.inbox.compare_refs(repo)
+    await desk.scene.pushes.compare_refs(repo)
     return desk
 
 
@@ -112,7 +112,7 @@ async def test_the_hook_and_its_secret_are_shown_once_and_the_page_waits_live(de
     signature = git.signature(body.encode(), secret.encode())
     headers = {git.SIGNATURE_HEADER: signature}
     with desk.scene.bus.subscribe("inbox") as bell:
-        await desk.scene.inbox.receive(address.rpartition("/")[2], headers, body.encode())
+        await desk.scene.hooks.receive(address.rpartition("/")[2], headers, body.encode())
         assert await bell.wait(5) == {"inbox"}
     live = await desk.client.get(page.url.path, headers={LIVE_HEADER: "1"})
     assert "delivery received branch main" in words(live)
@@ -150,7 +150,7 @@ async def test_a_repo_of_github_shows_where_to_click_and_its_ping(desk: Desk) ->
     address, secret = re.findall(r"<pre[^>]*>([^<\n]+)</pre>", page.text)[:2]
     ping = {"zen": "Keep it simple.", "hook_id": 1, "repository": {"id": 7, "full_name": "ada/app"}}
     sent = signed("ping", ping, html.unescape(secret))
-    await desk.scene.inbox.receive(html.unescape(address).rpartition("/")[2], sent.headers, sent.body)
+    await desk.scene.hooks.receive(html.unescape(address).rpartition("/")[2], sent.headers, sent.body)
     assert "delivery received ping" in await desk.words("/r/ada/app/hook")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import stat
 import subprocess
@@ -126,3 +127,23 @@ def test_labels_are_pairs() -> None:
     assert parse_labels(["a=b", "c = d=e"]) == {"a": "b", "c": "d=e"}
     with pytest.raises(Invalid):
         parse_labels(["=b"])
+
+
+def test_registering_waits_while_a_service_that_is_started_again_and_again_has_the_folder(
+    registrar: Registrar, tmp_path: Path
+) -> None:
+    with (tmp_path / "runner.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        command = [sys.executable, "-P", "-m", "ci", "runner", "--server", registrar.url]
+        with subprocess.Popen(
+            [*command, "--data", str(tmp_path), "--name", "r", "--engine", "fake", "--register"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdin is not None
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1.5)
+            fcntl.flock(held, fcntl.LOCK_UN)
+            said, _ = process.communicate("CODE\n", timeout=60)
+    assert (process.returncode, said.splitlines()[-1]) == (0, "registered as r")

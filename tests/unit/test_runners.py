@@ -12,8 +12,8 @@ from ci.protocol import Lost
 from ci.server.auth import Actor
 from ci.server.models import Runner
 from ci.server.queue import Wait, explain
-from ci.server.runners import Runners
-from ci.server.store import attempts, audit, codes, runners
+from ci.server.runners import Runners, standing
+from ci.server.store import attempts, audit, codes, runners, views
 from tests.unit.world import Core, core, hello, spec
 
 ADA = Actor(user_id=1, name="ada", is_admin=True)
@@ -51,6 +51,45 @@ async def test_a_paused_runner_gets_nothing_until_it_is_resumed(world: Core) -> 
     assert wait.help == "let one take jobs again: `shipway runners resume a`"
     await care(world).resume(runner, ADA)
     assert len(await world.queue.take(runner, 1)) == 1
+
+
+async def test_a_runner_without_engine_beside_one_that_is_paused_is_not_said_to_be_busy(world: Core) -> None:
+    build = await world.build()
+    able, broken = await world.runner("able"), await world.runner("broken")
+    await world.lifecycle.hello(able, hello())
+    await world.lifecycle.hello(broken, hello().model_copy(update={"capacity": 0}))
+    assert (await why(world, build)).why == "waiting for a free place on able"
+    await care(world).pause(able, ADA)
+    assert (await why(world, build)).why == "every runner that matches is paused (able)"
+
+
+async def test_how_a_runner_stands_is_said_in_words(world: Core) -> None:
+    runner = await world.runner()
+
+    async def stands() -> tuple[str, str]:
+        (found,) = await world.store.read(views.runners)
+        return standing(found).word, standing(found).says
+
+    assert await stands() == (
+        "offline",
+        "start it on its machine, or remove it here if it does not come again",
+    )
+    await world.lifecycle.hello(runner, hello())
+    assert await stands() == ("idle", "")
+    await world.build()
+    assigned = await world.started(runner)
+    assert await stands() == ("working", "")
+    await care(world).drain(runner, ADA)
+    says = "it finishes 1 job and takes no new one; it may be stopped when that is done"
+    assert await stands() == ("draining", says)
+    await world.lifecycle.lost(runner, Lost(lease=assigned.lease, reason="killed"))
+    says = "nothing is left on it and it takes no new job: it may be stopped now"
+    assert await stands() == ("drained", says)
+    (loss,) = await world.store.read(lambda c: views.losses(c, runner))
+    assert (loss.attempt.attempt, loss.attempt.lost_reason, loss.build.number) == (1, "killed (runner a)", 1)
+    await care(world).resume(runner, ADA)
+    await care(world).pause(runner, ADA)
+    assert await stands() == ("paused", "it takes no new job until it is resumed")
 
 
 async def test_resume_ends_draining_too(world: Core) -> None:

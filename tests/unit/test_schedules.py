@@ -91,7 +91,7 @@ async def test_a_waiting_run_does_not_disturb_the_comparison_of_refs(here: Yard)
     await here.schedules.add(here.repo, HOURLY, ADA)
     here.core.clock.seconds = 278 * HOUR
     await here.schedules.tick()
-    await here.inbox.compare_refs(here.repo)
+    await here.pushes.compare_refs(here.repo)
 
 
 async def test_a_run_that_is_a_little_late_still_runs(here: Yard) -> None:

@@ -45,7 +45,7 @@ async def test_a_run_by_hand_leaves_the_pushes_of_its_branch_as_they_were(here: 
     here.work.commit_files({"a": "1"}, "second")
     here.work.git("push", "-q", "origin", "HEAD:refs/heads/main")  # nobody reported it yet
     await here.starts.by_hand(here.repo, "main", {}, ADA)
-    await here.inbox.compare_refs(here.repo)
+    await here.pushes.compare_refs(here.repo)
     assert [build.event["kind"] for build in await here.builds()] == ["push", "manual", "push"]
 
 

@@ -56,12 +56,12 @@ async def test_a_data_folder_has_one_server(server: Server) -> None:
 
 async def test_a_delivery_is_processed_without_being_asked(server: Server, tmp_path: Path) -> None:
     repo = (await server.repos.add_builtin("ada", "app", ADA)).repo
-    work = Work(tmp_path / "work", await server.inbox.git_folder(repo))
+    work = Work(tmp_path / "work", await server.forges.builtin.create(repo.id or 0))
     sha = work.commit_files({".ci.yml": CONFIG})
     with server.bus.subscribe("builds") as topics:
-        row = await server.inbox.push_received(repo.id or 0, "p", [("refs/heads/main", ZERO, sha)], "ada")
+        row = await server.pushes.received(repo.id or 0, "p", [("refs/heads/main", ZERO, sha)], "ada")
         work.git("push", "-q", "origin", "main")
-        server.inbox._open_pushes.discard(row)  # as after a crash
+        server.inbox.release(row)  # as after a crash
         server.bus.publish("deliveries")
         assert await topics.wait(30)
     assert await server.store.read(lambda c: repos.ref_states(c, repo.id or 0)) == {"refs/heads/main": sha}

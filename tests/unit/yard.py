@@ -12,9 +12,11 @@ from sqlalchemy import select
 from ci.server.forges.builtin import Builtin
 from ci.server.forges.directory import Forges
 from ci.server.forges.git import PlainGit
+from ci.server.hooks import Hooks
 from ci.server.inbox import Inbox
 from ci.server.models import Audit, Build, Repo
 from ci.server.models import Inbox as Row
+from ci.server.pushes import Pushes
 from ci.server.schedules import Schedules
 from ci.server.starts import Starts
 from ci.server.store import repos
@@ -31,7 +33,9 @@ URL = "http://ci.test"
 class Yard:
     core: Core
     forges: Forges
+    hooks: Hooks
     inbox: Inbox
+    pushes: Pushes
     starts: Starts
     schedules: Schedules
     repo: Repo
@@ -44,9 +48,9 @@ class Yard:
         old = (await bare.refs()).get(ref, ZERO)
         update = (ref, old, self.work.sha())
         push_id = f"push-{self.core.clock.seconds}-{len(await self.rows())}"
-        row = await self.inbox.push_received(self.repo.id or 0, push_id, [update], "ada")
+        row = await self.pushes.received(self.repo.id or 0, push_id, [update], "ada")
         self.work.git("push", "-q", "-f", "origin", f"HEAD:{ref}")
-        results = await self.inbox.push_done(row)
+        results = await self.pushes.done(row)
         await self.reload()
         return results
 
@@ -73,10 +77,12 @@ async def yard(folder: Path) -> AsyncIterator[Yard]:
         plain = PlainGit(folder / "cache", protocols=("file",))
         forges = Forges(builtin=Builtin(folder / "git", URL), plain=plain)
         trigger = Trigger(world.store, world.bus, world.clock, forges, world.secrets, url=URL)
-        door = Inbox(world.store, world.bus, world.clock, trigger, forges=forges, vault=Vault(bytes(32)))
+        hooks = Hooks(world.store, world.bus, world.clock, forges=forges, vault=Vault(bytes(32)))
+        inbox = Inbox(world.store, world.bus, world.clock, trigger, forges)
+        pushes = Pushes(world.store, world.clock, inbox, forges.builtin)
         starts = Starts(world.store, trigger, forges)
         schedules = Schedules(world.store, world.bus, world.clock)
         repo = await add_repo(world.store, forges.builtin, "ada", "site")
-        work = Work(folder / "work", await door.git_folder(repo))
+        work = Work(folder / "work", await forges.builtin.create(repo.id or 0))
         work.commit_files({".ci.yml": CONFIG}, "first")
-        yield Yard(world, forges, door, starts, schedules, repo, work)
+        yield Yard(world, forges, hooks, inbox, pushes, starts, schedules, repo, work)

@@ -48,7 +48,7 @@ document.addEventListener("submit", (event) => {
   const button = event.submitter;
   if (!button || !event.target.dataset.action) return;
   button.setAttribute("aria-busy", "true");
-  button.firstChild.textContent = event.target.dataset.action === "cancel" ? "Cancelling… " : "Starting… ";
+  button.firstChild.textContent = { cancel: "Cancelling… ", approve: "Approving… " }[event.target.dataset.action] ?? "Starting… ";
 });
 
 // --- keys -------------------------------------------------------------------------------------------
@@ -61,9 +61,12 @@ function move(step) {
   rows[Math.min(rows.length - 1, Math.max(0, from + step))].focus();
 }
 
+// A key is pressed by mistake more easily than a button: these ask.
+const QUESTIONS = { cancel: "Cancel this build?", approve: "Approve this build? It runs what its author wrote." };
+
 function press(action) {
   const button = document.querySelector(`form[data-action="${action}"] button:not([disabled])`);
-  if (!button || (action === "cancel" && !confirm("Cancel this build?"))) return;
+  if (!button || (QUESTIONS[action] && !confirm(QUESTIONS[action]))) return;
   button.form.requestSubmit(button);
 }
 

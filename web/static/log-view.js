@@ -378,7 +378,7 @@ class LogView extends HTMLElement {
       z: () => this.foldAll(),
     }[event.key];
     if (!action) return;
-    event.preventDefault();
+    if (event.key !== "g") event.preventDefault(); // which may begin `g h`, to be heard by the page as well
     action();
   }
 

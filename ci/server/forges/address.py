@@ -134,9 +134,13 @@ class Addresses:
             async with asyncio.timeout(RESOLVE_SECONDS):
                 texts = await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
-            raise Unavailable(f"the host {host} is not found: {error}") from error
+            raise Unavailable(
+                f"this server does not find the host {host}: look at its DNS and its way out"
+            ) from error
         except TimeoutError as error:
-            raise Unavailable(f"the host {host} is not found within {RESOLVE_SECONDS:.0f} s") from error
+            raise Unavailable(
+                f"this server does not find the host {host} within {RESOLVE_SECONDS:.0f} s"
+            ) from error
         found = [ip for text in dict.fromkeys(texts) if (ip := _as_ip(text)) is not None]
         if not found:
             raise Unavailable(f"the host {host} has no address")
@@ -150,7 +154,7 @@ class Addresses:
         where = host if is_literal else f"{host}, which is {ip}"
         raise Refused(
             f"the server does not connect to {where}: that is {why}; an admin can allow it in the setting "
-            "allowed_private_hosts"
+            "allowed_private_hosts (SHIPWAY_ALLOWED_PRIVATE_HOSTS)"
         )
 
 

@@ -82,10 +82,17 @@ def waiting(connection: Connection, repo_id: int | None = None) -> list[Inbox]:
     return many(connection, Inbox, statement)
 
 
-def waiting_ids(connection: Connection) -> list[tuple[int, int]]:
-    """(row, repo) of all that wait, in the order in which they came."""
-    statement = select(INBOX.c.id, INBOX.c.repo_id).where(INBOX.c.state == RECEIVED).order_by(INBOX.c.id)
-    return [(row.id, row.repo_id or 0) for row in connection.execute(statement)]
+def waiting_repos(connection: Connection) -> list[int]:
+    """The repos that have rows that wait."""
+    statement = select(INBOX.c.repo_id).distinct().where(INBOX.c.state == RECEIVED)
+    return [repo_id or 0 for repo_id in connection.execute(statement).scalars()]
+
+
+def waiting_ids(connection: Connection, repo_id: int, after: int, limit: int) -> list[int]:
+    """Rows of the repo with a higher id than `after` that wait, in the order in which they came."""
+    mine = (INBOX.c.state == RECEIVED, INBOX.c.repo_id == repo_id, INBOX.c.id > after)
+    statement = select(INBOX.c.id).where(*mine).order_by(INBOX.c.id).limit(limit)
+    return list(connection.execute(statement).scalars())
 
 
 def settle(connection: Connection, row_id: int, state: str, verdict: str) -> None:

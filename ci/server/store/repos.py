@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from ci.errors import Conflict, Invalid
 from ci.server.models import Hook, RefState, Repo
@@ -208,10 +208,14 @@ def hook(connection: Connection, hook_id: str) -> Hook | None:
     return one(connection, Hook, select(HOOK).where(HOOK.c.id == hook_id))
 
 
+_SECRETS_OF_HOOK = select(HOOK.c.secret, HOOK.c.old_secret, HOOK.c.old_secret_until).where(
+    HOOK.c.id == bindparam("hook_id")
+)
+
+
 def is_hook(connection: Connection, seen: Hook) -> bool:
     """Whether the hook still has the secrets that it had when it was read."""
-    columns = (HOOK.c.secret, HOOK.c.old_secret, HOOK.c.old_secret_until)
-    found = connection.execute(select(*columns).where(HOOK.c.id == seen.id)).one_or_none()
+    found = connection.execute(_SECRETS_OF_HOOK, {"hook_id": seen.id}).one_or_none()
     return found is not None and tuple(found) == (seen.secret, seen.old_secret, seen.old_secret_until)
 
 

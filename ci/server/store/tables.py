@@ -57,7 +57,7 @@ def add(connection: Connection, row: SQLModel) -> int:
     values = row.model_dump()
     if values.get("id") is None:
         values.pop("id", None)
-    key = connection.execute(_table(type(row)).insert().values(**values)).inserted_primary_key
+    key = connection.execute(_table(type(row)).insert(), values).inserted_primary_key
     return key[0] if key is not None and isinstance(key[0], int) else 0
 
 

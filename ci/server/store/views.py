@@ -392,6 +392,28 @@ def runners(connection: Connection) -> list[RunnerRow]:
     return [RunnerRow(runner=runner, work=tuple(work[runner.id or 0])) for runner in found]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """An execution that a runner had begun and did not end."""
+
+    attempt: Attempt
+    job: Job
+    build: Build
+    repo: Repo
+
+
+def losses(connection: Connection, runner_id: int, limit: int = 20) -> list[Loss]:
+    """The newest first. A lease that was lost before anything had begun leaves none."""
+    theirs = (ATTEMPT.c.runner_id == runner_id, ATTEMPT.c.lost_reason != "")
+    newest = select(ATTEMPT).where(*theirs).order_by(ATTEMPT.c.id.desc()).limit(limit)
+    found = many(connection, Attempt, newest)
+    of = {row[0].id: row for row in _jobs(connection, limit, JOB.c.id.in_([each.job_id for each in found]))}
+    return [
+        Loss(attempt=each, job=of[each.job_id][0], build=of[each.job_id][1], repo=of[each.job_id][2])
+        for each in found
+    ]
+
+
 def waiting_jobs(connection: Connection, limit: int = 50) -> list[tuple[Job, Build, Repo]]:
     """Jobs that no runner has taken, the oldest first."""
     return _jobs(connection, limit, JOB.c.status == Status.PENDING.value, JOB.c.runner_id.is_(None))
