@@ -13,7 +13,9 @@ class Kind(StrEnum):
     TAG = "tag"
     PULL_REQUEST = "pull_request"
     PULL_REQUEST_CLOSED = "pull_request_closed"
+    PULL_REQUEST_METADATA = "pull_request_metadata"  #: labels, milestone, title, ... changed
     RELEASE = "release"
+    DEPLOYMENT = "deployment"
     CRON = "cron"
     MANUAL = "manual"
 
@@ -43,6 +45,9 @@ class Event(BaseModel):
     milestone: str = ""
     is_draft: bool = False
     tag: str = ""
+    cron: str = ""  #: name of the schedule
+    deploy_target: str = ""  #: of a deployment: the environment that is meant
+    deploy_task: str = ""
     title: str = ""  #: first line of the message
     message: str = ""
     author: str = ""
