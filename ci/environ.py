@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ci import __version__
 from ci.event import Event, Kind
-from ci.spec import Limits
+from ci.spec import Limits, Trust
 
 #: Linux refuses to start a program with a longer variable than 128 KiB; a message may not end the build.
 MAX_VALUE_BYTES = 32 * 1024
@@ -63,6 +63,7 @@ class Context:
     timeout_seconds: int = 3600
     grace_seconds: int = 10
     limits: Limits = field(default_factory=Limits)
+    trust: Trust = field(default_factory=Trust)
     variables: Mapping[str, str] = field(
         default_factory=dict, hash=False
     )  #: of the repo, its owner, the server

@@ -1,20 +1,27 @@
-"""What scripts/reference runs: a server in a folder that nobody keeps, its OpenAPI document as markdown."""
+"""What scripts/reference runs: the pages that are made from the code.
+
+The API page from the OpenAPI document of a server in a folder that nobody keeps, and the tables of keys of
+the pipeline page from the parser's schema, each below a comment that names its section.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from ci.pipeline import schema
 from ci.server.config import Settings
 from ci.server.wiring import Server
 from web.api_reference import replaced
 from web.main import application
 
-PAGE = Path(__file__).parent.parent / "docs/reference/api.md"
+PAGES = Path(__file__).parent.parent / "docs/reference"
+_TABLE = r"(<!-- keys of {} -->\n)(?:\|[^\n]*\n)*(?:\nNot yet: [^\n]*\n)?"
 
 
 async def document(folder: Path) -> dict[str, Any]:
@@ -29,6 +36,15 @@ async def document(folder: Path) -> dict[str, Any]:
         await server.store.close()
 
 
+def with_tables(page: str) -> str:
+    for section in schema.SECTIONS:
+        table = schema.table(section) + "\n"
+        page = re.sub(_TABLE.format(section.title), lambda found, new=table: found[1] + new, page)
+    return page
+
+
 if __name__ == "__main__":
+    pipeline, api = PAGES / "pipeline.md", PAGES / "api.md"
+    pipeline.write_text(with_tables(pipeline.read_text()))
     with tempfile.TemporaryDirectory() as made:
-        PAGE.write_text(replaced(PAGE.read_text(), asyncio.run(document(Path(made)))))
+        api.write_text(replaced(api.read_text(), asyncio.run(document(Path(made)))))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from ci.errors import ConfigError
 from ci.pipeline import glob
+from ci.pipeline.expression import BadExpression
+from ci.pipeline.expression import parse as parse_expression
 from ci.pipeline.fields import Fields, Reader
-from ci.pipeline.model import SUCCESS, Condition, Paths, Patterns, When
-from ci.pipeline.schema import CONDITION, PATHS, PATTERNS, Shape
+from ci.pipeline.model import SUCCESS, Condition, Paths, Patterns, Values, When, Words
+from ci.pipeline.problems import shown
+from ci.pipeline.schema import CONDITION, EVENTS, PATHS, PATTERNS, Shape
 from ci.pipeline.yaml import Mapping, Node, Scalar, Sequence, describe
 
 MAX_CONDITIONS = 100
@@ -14,6 +17,8 @@ MAX_PATTERNS = 200
 #: Of all patterns of one file, with their alternatives written out: compiling them takes time.
 MAX_PATTERN_CHARACTERS = 16_000
 _MAX_BAD_PATTERNS = 20
+#: The keys of a condition that take patterns of one text of the event.
+BY_PATTERNS = ("branch", "ref", "tag", "repo", "cron", "target", "action", "instance", "platform")
 
 
 def read_when(fields: Fields) -> When:
@@ -34,12 +39,51 @@ def _condition(node: Node, reader: Reader) -> Condition | None:
     if fields is None:
         return None
     return Condition(
-        events=fields.words("event"),
-        branch=_patterns(fields, "branch"),
-        ref=_patterns(fields, "ref"),
+        events=_events(fields),
         path=_paths(fields),
+        matrix=_values(fields, "matrix"),
+        evaluate=_expression(fields),
+        local=fields.flag("local") if "local" in fields.known else None,
         statuses=fields.words("status") or SUCCESS,
+        outputs=_values(fields, "outputs"),
+        patterns={name: found for name in BY_PATTERNS if (found := _patterns(fields, name)) is not None},
     )
+
+
+def _events(fields: Fields) -> Words | None:
+    node = fields.get("event", Shape.EVENTS)
+    if node is None:
+        return None
+    if not isinstance(node, Mapping):
+        return Words(include=fields.reader.words(node, CONDITION.keys["event"]))
+    inner = fields.reader.fields(node, EVENTS)
+    if inner is None:
+        return None
+    return Words(include=inner.words("include"), exclude=inner.words("exclude"))
+
+
+def _values(fields: Fields, name: str) -> Values:
+    node = fields.get(name, Shape.TEXTS_MAP)
+    if node is None:
+        return ()
+    if not isinstance(node, Mapping):
+        fields.reader.problems.error(node.mark, f'"{name}" is a map of patterns, this is {describe(node)}')
+        return ()
+    return tuple((key.text, _globs(value, shown(key.text), fields.reader)) for key, value in node.entries)
+
+
+def _expression(fields: Fields) -> str:
+    """Its text. What has references in it can be read only once they are filled in."""
+    node = fields.get("evaluate", Shape.TEXT)
+    text = None if node is None else fields.reader.text(node, '"evaluate"')
+    if node is None or not text:
+        return ""
+    try:
+        if "${" not in text:
+            parse_expression(text)
+    except BadExpression as error:
+        fields.reader.problems.error(node.mark, f'"evaluate": {error}')
+    return text
 
 
 def _patterns(fields: Fields, name: str) -> Patterns | None:

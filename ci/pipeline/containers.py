@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ci.pipeline import substitute
 from ci.pipeline.conditions import read_when
 from ci.pipeline.dialects.images import changes_nothing_outside
+from ci.pipeline.endurance import read_ready, read_retry
 from ci.pipeline.environment import read_environment
 from ci.pipeline.fields import Fields, Reader, not_yet_operator
 from ci.pipeline.model import Service, Step
+from ci.pipeline.needs import read_needs
 from ci.pipeline.problems import Mark, shown
+from ci.pipeline.rights import read_rights, read_user
 from ci.pipeline.schema import SERVICE, STEP, Section, Shape
 from ci.pipeline.settings import read_settings
-from ci.pipeline.yaml import Mapping, Node, Scalar, Sequence, describe
+from ci.pipeline.volumes import read_mounts
+from ci.pipeline.workspace import is_options
+from ci.pipeline.yaml import Kind, Mapping, Node, Scalar, Sequence, describe
+from ci.spec import Pull, Stops
 
 MAX_NAME = 200
 
@@ -43,9 +50,18 @@ def read_services(pipeline: Fields) -> tuple[Service, ...]:
     return tuple(service for fields, name in found if (service := _service(fields, name)))
 
 
+def read_clones(pipeline: Fields) -> tuple[Step, ...]:
+    """The containers that fill the workspace in place of our own clone, one after the other."""
+    node = pipeline.known.get("clone")
+    if node is None or is_options(node):
+        return ()
+    found = _read_all(pipeline, "clone", STEP)
+    return tuple(step for fields, name in found if (step := _step(fields, name, is_clone=True)))
+
+
 def _read_all(pipeline: Fields, key: str, section: Section) -> list[tuple[Fields, str]]:
     """The maps under `key` with their names, each name once."""
-    node = pipeline.get(key, Shape.CONTAINERS)
+    node = pipeline.get(key, Shape.CONTAINERS, Shape.CLONE)
     if node is None or (isinstance(node, Scalar) and node.is_null):
         return []
     seen: dict[str, Mark] = {}
@@ -55,7 +71,7 @@ def _read_all(pipeline: Fields, key: str, section: Section) -> list[tuple[Fields
         if fields is None:
             continue
         name = fields.text("name") or given or f"{key.removesuffix('s')}-{number}"
-        if _is_good_name(name, mark, seen, section, pipeline.reader):
+        if _is_good_name(name, mark, seen, section, pipeline.reader, is_clone=key == "clone"):
             found.append((fields, name))
     return found
 
@@ -81,7 +97,9 @@ def _unwrapped(node: Node, section: Section, reader: Reader) -> Node:
     return value
 
 
-def _is_good_name(name: str, mark: Mark, seen: dict[str, Mark], section: Section, reader: Reader) -> bool:
+def _is_good_name(
+    name: str, mark: Mark, seen: dict[str, Mark], section: Section, reader: Reader, *, is_clone: bool
+) -> bool:
     kind = section.title.removeprefix("a ")
     if len(name) > MAX_NAME:
         reader.problems.error(mark, f"the name of a {kind} is longer than {MAX_NAME} characters")
@@ -90,7 +108,7 @@ def _is_good_name(name: str, mark: Mark, seen: dict[str, Mark], section: Section
     elif name in seen:
         message = f"two {kind}s are named {shown(name)}; the other one is in line {seen[name].line}"
         reader.problems.error(mark, message)
-    elif name == "clone" and kind == "step":
+    elif name == "clone" and kind == "step" and not is_clone:
         reader.problems.error(mark, 'the name "clone" belongs to the step that fills the workspace')
     else:
         seen[name] = mark
@@ -98,43 +116,82 @@ def _is_good_name(name: str, mark: Mark, seen: dict[str, Mark], section: Section
     return False
 
 
-def _step(fields: Fields, name: str) -> Step | None:
+def _step(fields: Fields, name: str, *, is_clone: bool = False) -> Step | None:
     image = _image(fields, f"step {shown(name)}")
     commands = _commands(fields)
     problems = fields.reader.problems
     if "commands" in fields.known and not commands and not problems.has_errors:
         problems.error(fields.known["commands"].mark, f"step {shown(name)} has no command in it")
-    settings = read_settings(fields)
     if commands and "settings" in fields.known:
-        message = f"step {shown(name)} has commands and settings: a plugin runs what its image is made to run"
-        problems.error(fields.known["settings"].mark, message)
-    depends_on = fields.known.get("depends_on")
+        message = f"step {shown(name)} has commands and settings: the commands see them as PLUGIN_* variables"
+        problems.warn(fields.known["settings"].mark, message)
+    has_program = bool(commands or "entrypoint" in fields.known or "arguments" in fields.known)
+    may_repeat = has_program or changes_nothing_outside(image) or is_clone
+    failure = fields.word("failure")
     return Step(
-        name=name,
-        image=image,
-        mark=fields.mark,
-        commands=commands,
-        environment=read_environment(fields, is_plugin="commands" not in fields.known),
-        when=read_when(fields),
-        ignore_failure=fields.word("failure") == "ignore",
-        depends_on=fields.texts("depends_on"),
-        depends_on_mark=depends_on.mark if depends_on else None,
+        **_container(fields, name, image, commands, is_plugin=not has_program),
+        ignore_failure=failure == "ignore",
+        failure_stops={"stop": Stops.JOB, "cancel": Stops.BUILD}.get(failure, Stops.NOTHING),
         detach=fields.flag("detach"),
-        deploy=fields.flag("deploy", default=not commands and not changes_nothing_outside(image)),
-        settings=settings,
+        deploy=fields.flag("deploy", default=not may_repeat),
+        is_clone=is_clone,
         timeout_seconds=fields.seconds("timeout"),
+        no_output_seconds=fields.seconds("no_output_timeout"),
+        retry=read_retry(fields),
+        stop_on_exit=fields.numbers("stop_on_exit", 1, 255),
     )
 
 
 def _service(fields: Fields, name: str) -> Service:
+    image = _image(fields, f"service {shown(name)}")
     return Service(
-        name=name,
-        image=_image(fields, f"service {shown(name)}"),
-        mark=fields.mark,
-        commands=_commands(fields),
-        environment=read_environment(fields),
-        when=read_when(fields),
+        **_container(fields, name, image, _commands(fields), is_plugin=False), ready=read_ready(fields)
     )
+
+
+def _container(
+    fields: Fields, name: str, image: str, commands: tuple[str, ...], *, is_plugin: bool
+) -> dict[str, Any]:
+    """What a step and a service have in common, as arguments of both."""
+    needs_node = fields.known.get("depends_on")
+    return {
+        "name": name,
+        "image": image,
+        "mark": fields.mark,
+        "commands": commands,
+        "environment": read_environment(fields, is_plugin=is_plugin),
+        "environment_files": fields.texts("environment_file") or (),
+        "settings": read_settings(fields),
+        "when": read_when(fields),
+        "needs": read_needs(fields),
+        "needs_mark": needs_node.mark if needs_node else None,
+        "entrypoint": fields.texts("entrypoint") or (),
+        "arguments": _arguments(fields, commands),
+        "directory": fields.text("directory") or "",
+        "user": read_user(fields),
+        "pull": _pull(fields),
+        "mounts": read_mounts(fields),
+        "rights": read_rights(fields),
+        "memory_bytes": fields.size("memory"),
+        "cpus": fields.amount("cpus"),
+    }
+
+
+def _arguments(fields: Fields, commands: tuple[str, ...]) -> tuple[str, ...]:
+    found = fields.texts("arguments") or ()
+    if found and commands:
+        message = '"arguments" are for the image\'s own program; "commands" run without it'
+        fields.reader.problems.error(fields.known["arguments"].mark, message)
+    return found
+
+
+def _pull(fields: Fields) -> Pull:
+    node = fields.get("pull", Shape.PULL)
+    if node is None or (isinstance(node, Scalar) and node.is_null):
+        return Pull.MISSING
+    if isinstance(node, Scalar) and node.kind is Kind.BOOL:
+        return Pull.ALWAYS if node.text.lower() == "true" else Pull.MISSING
+    return Pull(next(iter(fields.reader.words(node, fields.section.keys["pull"])), Pull.MISSING))
 
 
 def _image(fields: Fields, what: str) -> str:

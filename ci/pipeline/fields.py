@@ -14,6 +14,10 @@ from ci.pipeline.schema import Key, Section, Shape
 from ci.pipeline.yaml import Kind, Mapping, Node, Scalar, Sequence, describe
 
 _DURATION = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,7})s?)?\Z")
+_NUMBER = re.compile(r"[0-9]{1,9}\Z", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([kmgt]?)i?b?\Z", re.ASCII)
+_AMOUNT = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,3})?\Z", re.ASCII)
+MAX_SIZE_BYTES = 16 << 40
 MAX_DURATION_SECONDS = 7 * 24 * 3600
 
 
@@ -36,6 +40,9 @@ class Reader:
             found = section.keys.get(key.text)
             if found is not None and found.is_ready:
                 known[key.text] = value
+                if found.instead:
+                    message = f'"{found.name}" in {section.title} is out of use: write {found.instead}'
+                    self.problems.warn(key.mark, message)
             else:
                 hints += self._refuse_key(key, found, section)
         misspelt = frozenset(each.name for each in section.ready if f'"{each.name}"?' in hints)
@@ -80,6 +87,23 @@ class Reader:
         if 0 < total <= MAX_DURATION_SECONDS:
             return total
         message = f"{what} is a duration such as 90, 10m or 1h30m, at most 7 days; this is {describe(node)}"
+        self.problems.error(node.mark, message)
+        return None
+
+    def number(self, node: Node, what: str, least: int = 0, most: int = 1_000_000) -> int | None:
+        if isinstance(node, Scalar) and _NUMBER.match(node.text) and least <= int(node.text) <= most:
+            return int(node.text)
+        message = f"{what} is a whole number from {least:,} to {most:,}, this is {describe(node)}"
+        self.problems.error(node.mark, message)
+        return None
+
+    def size(self, node: Node, what: str) -> int | None:
+        """Bytes. `2g`, `512m`, `64k`, `1024`, with `b` or `ib` after the letter too; powers of 1024."""
+        found = _SIZE.match(node.text.lower()) if isinstance(node, Scalar) else None
+        size = int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " ")) if found else 0
+        if 0 < size <= MAX_SIZE_BYTES:
+            return size
+        message = f"{what} is a size such as 512m or 2g, at most 16t; this is {describe(node)}"
         self.problems.error(node.mark, message)
         return None
 
@@ -173,6 +197,29 @@ class Fields:
     def seconds(self, name: str) -> int | None:
         node = self.get(name, Shape.DURATION)
         return None if node is None else self.reader.seconds(node, f'"{name}"')
+
+    def number(self, name: str, least: int = 0, most: int = 1_000_000) -> int | None:
+        node = self.get(name, Shape.NUMBER)
+        return None if node is None else self.reader.number(node, f'"{name}"', least, most)
+
+    def numbers(self, name: str, least: int = 0, most: int = 1_000_000) -> tuple[int, ...]:
+        node = self.get(name, Shape.NUMBERS)
+        nodes = () if node is None else node.items if isinstance(node, Sequence) else (node,)
+        found = [self.reader.number(each, f'"{name}"', least, most) for each in nodes]
+        return tuple(number for number in found if number is not None)
+
+    def size(self, name: str) -> int | None:
+        node = self.get(name, Shape.SIZE)
+        return None if node is None else self.reader.size(node, f'"{name}"')
+
+    def amount(self, name: str) -> float | None:
+        node = self.get(name, Shape.AMOUNT)
+        if node is None:
+            return None
+        if isinstance(node, Scalar) and _AMOUNT.match(node.text) and float(node.text):
+            return float(node.text)
+        self.reader.problems.error(node.mark, f'"{name}" is a number such as 0.5, this is {describe(node)}')
+        return None
 
     def words(self, name: str) -> tuple[str, ...]:
         node = self.get(name, Shape.WORD, Shape.WORDS)

@@ -1,21 +1,24 @@
-"""Parse: the text of one file in, a Pipeline out; or ConfigError with everything that is wrong in it."""
+"""Parse: the text of one file in, its Pipelines out; or ConfigError with everything that is wrong in it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 
-from ci import graph
 from ci.pipeline import yaml
+from ci.pipeline.axes import MAX_NAME, read_cells, read_matrix
 from ci.pipeline.conditions import read_when
-from ci.pipeline.containers import MAX_NAME, read_services, read_steps
+from ci.pipeline.containers import read_clones, read_services, read_steps
+from ci.pipeline.dialects import Dialect, dialect_of
+from ci.pipeline.environment import read_environment
 from ci.pipeline.fields import Fields, Reader
-from ci.pipeline.matrix import MAX_ROWS, Cell, Matrix, TooManyCells, cells, useless_rows
-from ci.pipeline.model import Pipeline, Service, Step
-from ci.pipeline.problems import Mark, Problems, shown
-from ci.pipeline.schema import MATRIX, PIPELINE, Shape
-from ci.pipeline.yaml import Mapping, Node, Scalar, describe
+from ci.pipeline.model import Container, FromSecret, Need, Pipeline, When
+from ci.pipeline.needs import check_graph, read_needs
+from ci.pipeline.problems import Problems, shown
+from ci.pipeline.schema import PIPELINE, Shape
+from ci.pipeline.volumes import read_volumes
+from ci.pipeline.workspace import read_clone_options, read_concurrency, read_workspace
+from ci.pipeline.yaml import Mapping, describe
 
 MAX_CONTAINERS = 500
 #: Cells x steps and services, of one file and of one build.
@@ -23,27 +26,36 @@ MAX_STEPS = 4_096
 #: What all cells together may repeat of the file's text.
 MAX_TEXT = 16 * 1024 * 1024
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
+
+def parse(
+    source: str | bytes, *, file: str = ".ci.yml", variables: Collection[str] = (), dialect: str = ""
+) -> Pipeline:
+    """The one pipeline in `source`. Raises ConfigError with every problem, in file order."""
+    found = parse_all(source, file=file, variables=variables, dialect=dialect)
+    return found[0]
 
 
-def parse(source: str | bytes, *, file: str = ".ci.yml", variables: Collection[str] = ()) -> Pipeline:
-    """The pipeline in `source`. `variables` are names that the event brings, for `${NAME}`.
+def parse_all(
+    source: str | bytes, *, file: str = ".ci.yml", variables: Collection[str] = (), dialect: str = ""
+) -> tuple[Pipeline, ...]:
+    """The pipelines in `source`, at least one, in file order.
+
+    `variables` are names that the event brings, for `${NAME}`; `dialect` is the name of one, empty: by the
+    file's name.
 
     Raises ConfigError with every problem, in file order.
     """
     problems = Problems(file=file)
+    spoken = dialect_of(file, dialect)
     root = yaml.load(source, problems)
-    if root is None or (isinstance(root, Scalar) and root.is_null):
-        problems.error(Mark(), 'the file is empty; it needs "steps"')
-    elif not isinstance(root, Mapping):
-        problems.error(root.mark, f'a pipeline is a map with "steps", this is {describe(root)}')
-    else:
-        pipeline = _Parser(problems, file, variables).pipeline(root)
-        _check_size(pipeline, root, len(source), problems)
-        problems.raise_errors()
-        return pipeline
+    found = []
+    for node in spoken.translate([] if root is None else [root], problems):
+        pipeline = _Parser(problems, file, variables, spoken).pipeline(node)
+        _check_size(pipeline, node, len(source), problems)
+        found.append(pipeline)
     problems.raise_errors()
-    raise AssertionError("an error was added above")
+    assert found, "a file without a pipeline has an error"
+    return tuple(found)
 
 
 def name_of(file: str) -> str:
@@ -52,54 +64,85 @@ def name_of(file: str) -> str:
 
 
 class _Parser:
-    def __init__(self, problems: Problems, file: str, variables: Collection[str]) -> None:
+    def __init__(self, problems: Problems, file: str, variables: Collection[str], dialect: Dialect) -> None:
         self._problems = problems
+        self._dialect = dialect
         self._file = file
         self._variables = frozenset(variables)
 
     def pipeline(self, root: Mapping) -> Pipeline:
-        bare = Reader(problems=self._problems)
         matrix_node = root.by_name.get("matrix")
-        matrix = _MatrixReader(bare).matrix(matrix_node) if matrix_node is not None else None
+        matrix = read_matrix(matrix_node, self._problems)
         names = self._variables.union(matrix.names if matrix else ())
         reader = Reader(problems=self._problems, names=names)
         fields = reader.fields(root, PIPELINE)
         assert fields is not None, "the root is a map"
-        when = read_when(fields)
-        steps = read_steps(fields)
-        services = read_services(fields)
+        steps, services = read_steps(fields), read_services(fields)
         check_graph(steps, services, self._problems)
-        self._warn_of_status(fields)
+        base, path = read_workspace(fields)
+        volumes = read_volumes(fields)
+        clones = read_clones(fields)
+        _check_mounts((*clones, *steps, *services), {volume.name for volume in volumes}, self._problems)
+        when, needs = read_when(fields), read_needs(fields) or ()
+        self._check_pipeline_when(when, needs, fields)
         return Pipeline(
             file=self._file,
-            name=name_of(self._file),
+            name=_name(fields) or name_of(self._file),
+            mark=root.mark,
             steps=steps,
+            clones=clones,
             services=services,
             when=when,
-            cells=self._cells(matrix, matrix_node),
+            needs=needs,
+            run_on=fields.words("runs_on"),
+            cells=read_cells(matrix, matrix_node, self._problems),
             labels=_labels(fields),
+            environment=read_environment(fields),
+            timeout_seconds=fields.seconds("timeout"),
             skip_clone=fields.flag("skip_clone"),
+            clone=read_clone_options(fields),
+            workspace=base,
+            path=path,
+            volumes=volumes,
+            pull_secrets=_pull_secrets(fields),
+            concurrency=read_concurrency(fields),
+            is_lenient=self._dialect.is_lenient,
             warnings=self._problems.warnings,
         )
 
-    def _warn_of_status(self, fields: Fields) -> None:
+    def _check_pipeline_when(self, when: When, needs: tuple[Need, ...], fields: Fields) -> None:
         node = fields.known.get("when")
         for condition in node.items if isinstance(node, yaml.Sequence) else (node,):
-            if isinstance(condition, Mapping) and (status := condition.by_name.get("status")):
-                message = '"status" says nothing here: no pipeline waits for another one yet'
+            inner = condition.by_name if isinstance(condition, Mapping) else {}
+            if (status := inner.get("status")) and not needs:
+                message = '"status" says nothing here: the pipeline depends on no other one'
                 self._problems.warn(status.mark, message)
+            if outputs := inner.get("outputs"):
+                self._problems.error(outputs.mark, '"outputs" belongs to the "when" of a step')
 
-    def _cells(self, matrix: Matrix | None, node: Node | None) -> tuple[Cell, ...]:
-        if matrix is None or node is None:
-            return ({},)
-        try:
-            found = cells(matrix)
-        except TooManyCells as error:
-            self._problems.error(node.mark, str(error))
-            return ({},)
-        if not found and not self._problems.has_errors:
-            self._problems.error(node.mark, "the matrix is empty: it makes no job at all")
-        return tuple(found) or ({},)
+
+def _name(fields: Fields) -> str:
+    name = fields.text("name") or ""
+    if name and (len(name) > MAX_NAME or not name.isprintable() or not name.strip()):
+        message = f"the name of a pipeline is one line of at most {MAX_NAME} characters"
+        fields.reader.problems.error(fields.known["name"].mark, message)
+    return name
+
+
+def _pull_secrets(fields: Fields) -> tuple[FromSecret, ...]:
+    node = fields.get("pull_secrets", Shape.TEXTS)
+    nodes = () if node is None else node.items if isinstance(node, yaml.Sequence) else (node,)
+    found = [(each.mark, fields.reader.text(each, '"pull_secrets"')) for each in nodes]
+    return tuple(FromSecret(name=name, mark=mark) for mark, name in found if name)
+
+
+def _check_mounts(containers: Iterable[Container], names: set[str], problems: Problems) -> None:
+    for item in containers:
+        for mount in item.mounts:
+            if mount.volume and "$" not in mount.volume and mount.volume not in names:
+                hint = problems.did_you_mean(mount.volume, names)
+                what = f'{shown(item.name)} mounts the volume {shown(mount.volume)}, which "volumes" of the'
+                problems.error(mount.mark, f"{what} pipeline does not name{hint}")
 
 
 def _labels(fields: Fields) -> tuple[tuple[str, str], ...]:
@@ -129,115 +172,3 @@ def _check_size(pipeline: Pipeline, root: Mapping, size: int, problems: Problems
     if jobs * size > MAX_TEXT:
         message = f"{jobs} jobs of a file of {size // 1024} KiB are more than {MAX_TEXT >> 20} MiB"
         problems.error(root.by_name.get("matrix", root).mark, message)
-
-
-# --- dependencies ---------------------------------------------------------------------------------
-
-
-def check_graph(steps: Sequence[Step], services: Sequence[Service], problems: Problems) -> None:
-    """Every dependency exists, and none leads back to where it came from."""
-    names = {step.name for step in steps}
-    service_names = {service.name for service in services} - names
-    edges: dict[str, tuple[str, ...]] = {}
-    for step in steps:
-        wanted = step.depends_on or ()
-        for name in wanted:
-            if name not in names and name != "clone":
-                problems.error(
-                    step.depends_on_mark or step.mark, _unknown(step, name, names, service_names, problems)
-                )
-        edges[step.name] = tuple(dict.fromkeys(name for name in wanted if name in names))
-    if cycle := graph.find_cycle(edges):
-        mark = next(step.depends_on_mark or step.mark for step in steps if step.name == cycle[0])
-        path = " -> ".join(shown(name) for name in cycle[:20])
-        problems.error(mark, f"steps wait for each other in a circle: {path}")
-
-
-def _unknown(step: Step, name: str, names: set[str], services: set[str], problems: Problems) -> str:
-    if name in services:
-        return (
-            f"step {shown(step.name)} depends on the service {shown(name)}; services start before all steps"
-        )
-    hint = problems.did_you_mean(name, names)
-    return f"step {shown(step.name)} depends on unknown step {shown(name)}{hint}"
-
-
-# --- matrix ---------------------------------------------------------------------------------------
-
-
-class _MatrixReader:
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._problems = reader.problems
-
-    def matrix(self, node: Node) -> Matrix | None:
-        if not isinstance(node, Mapping):
-            self._problems.error(node.mark, f"a matrix is a map of lists, this is {describe(node)}")
-            return None
-        axes: dict[str, tuple[str, ...]] = {}
-        rows: dict[str, tuple[Cell, ...]] = {}
-        for key, value in node.entries:
-            if key.text in MATRIX.keys:
-                rows[key.text] = self._rows(value, key.text)
-            elif self._is_name(key):
-                axes[key.text] = self._axis(value, key.text)
-        matrix = Matrix(axes=axes, include=rows.get("include", ()), exclude=rows.get("exclude", ()))
-        self._check_exclude(node, matrix)
-        return matrix
-
-    def _is_name(self, key: Scalar) -> bool:
-        if key.text.startswith("CI_") or key.text == "CI":
-            self._problems.error(key.mark, f"the variable {shown(key.text)} is ours; name the axis otherwise")
-        elif not _VARIABLE.match(key.text):
-            self._problems.error(key.mark, f"an axis is named like a variable, this is {shown(key.text)}")
-        else:
-            return True
-        return False
-
-    def _axis(self, node: Node, name: str) -> tuple[str, ...]:
-        values = node.items if isinstance(node, yaml.Sequence) else (node,)
-        found = [self._value(value, f"a value of {shown(name)}") for value in values]
-        if not found:
-            self._problems.error(node.mark, f"the axis {shown(name)} is empty")
-        return tuple(dict.fromkeys(value for value in found if value is not None))
-
-    def _value(self, node: Node, what: str) -> str | None:
-        if isinstance(node, Scalar):
-            if len(node.value) <= MAX_NAME:
-                return node.value
-            self._problems.error(node.mark, f"{what} is longer than {MAX_NAME} characters")
-            return None
-        self._problems.error(node.mark, f"{what} is text, this is {describe(node)}")
-        return None
-
-    def _rows(self, node: Node, what: str) -> tuple[Cell, ...]:
-        if not isinstance(node, yaml.Sequence):
-            self._problems.error(node.mark, f'"{what}" is a list of maps, this is {describe(node)}')
-            return ()
-        if len(node.items) > MAX_ROWS:
-            self._problems.error(node.mark, f'"{what}" has more than {MAX_ROWS} rows')
-            return ()
-        return tuple(row for item in node.items if (row := self._row(item, what)))
-
-    def _row(self, node: Node, what: str) -> Cell:
-        if not isinstance(node, Mapping) or not node.entries:
-            self._problems.error(node.mark, f'a row of "{what}" is a map, this is {describe(node)}')
-            return {}
-        pairs = {
-            key.text: self._value(value, f"a value of {shown(key.text)}")
-            for key, value in node.entries
-            if self._is_name(key)
-        }
-        return {name: value for name, value in pairs.items() if value is not None}
-
-    def _check_exclude(self, node: Mapping, matrix: Matrix) -> None:
-        exclude = node.by_name.get("exclude")
-        for row in exclude.items if isinstance(exclude, yaml.Sequence) else ():
-            for key, _ in row.entries if isinstance(row, Mapping) else ():
-                if key.text not in matrix.axes:
-                    hint = self._problems.did_you_mean(key.text, matrix.axes)
-                    self._problems.error(key.mark, f"the matrix has no axis {shown(key.text)}{hint}")
-        if exclude is not None and not self._problems.has_errors:
-            for number in useless_rows(matrix):
-                row_mark = exclude.items[number].mark if isinstance(exclude, yaml.Sequence) else exclude.mark
-                self._problems.warn(row_mark, "this row excludes nothing: no axis has such a value")

@@ -74,6 +74,10 @@ class Substitution:
         """Like `text`, for a glob: in a value, a star is a star."""
         return self._filled(source, lambda found: glob.escaped(self._anything(found)))
 
+    def quoted(self, source: str) -> str:
+        """Like `text`, for an expression: a value can end no text in quotes."""
+        return self._filled(source, lambda found: re.sub(r"""([\\"'`])""", r"\\\1", self._anything(found)))
+
     def command(self, source: str) -> str:
         """The references filled in that are safe in a script; the others are left to the shell."""
         return self._filled(source, lambda found: self.values.get(found[1] or "", found[0]))

@@ -48,6 +48,10 @@ umask 022
 mkdir -p -- "$1/releases"
 cd -- "$1/releases"
 find . -maxdepth 1 -name ".*.part" -mtime +0 -exec rm -rf {} +
+if [ -e "$2" ]; then
+  echo "releases/$2 is there already, made in this second by another deploy: deploy again" >&2
+  exit 1
+fi
 mkdir -- ".$2.part"
 trap 'rm -rf -- ".$2.part"' EXIT
 tar -xof - -C ".$2.part"
@@ -63,8 +67,10 @@ if [ -e current ] && [ ! -L current ]; then
   exit 1
 fi
 was=$(readlink current || :)
-trap 'rm -rf -- "releases/.$2.part" "releases/$2"' EXIT
-mv -- "releases/.$2.part" "releases/$2"
+trap 'rm -rf -- "releases/.$2.part"' EXIT
+mv -nT -- "releases/.$2.part" "releases/$2"
+[ ! -e "releases/.$2.part" ] || { echo "releases/$2 is there already: deploy again" >&2; exit 1; }
+trap 'rm -rf -- "releases/$2"' EXIT
 ( cd "releases/$2"; set +u; eval "$script" )
 trap - EXIT
 ln -s -- "releases/$2" ".current.$2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ NETWORK = "shipway-test-deploy"
 EVERYTHING = (
     r"find /srv/app -printf '%M %u %p %l\n' | sort; find /srv/app -type f -exec sha256sum {} + | sort"
 )
+BUILDS = itertools.count(1)
 CANARY_LINES = slice(1, -1)  #: of a private key: not the lines that every key has
 
 
@@ -220,6 +222,7 @@ def network() -> Iterator[str]:
 
 def plugin(sshd: Sshd, **changes: str) -> tuple[int, str]:
     """The plugin's image by itself; its code, and all it says."""
+    number = changes.pop("NUMBER", None) or str(next(BUILDS))  # two of one second are two releases
     values = {
         "HOST": sshd.host,
         "PORT": str(PORT),
@@ -231,6 +234,7 @@ def plugin(sshd: Sshd, **changes: str) -> tuple[int, str]:
         **changes,
     }
     told = [word for name, value in values.items() for word in ("-e", f"PLUGIN_{name}={value}")]
+    told += ["-e", f"CI_PIPELINE_NUMBER={number}"]
     command = ["docker", "run", "--rm", "--network", NETWORK, "--security-opt", "no-new-privileges"]
     script = "mkdir /w; cd /w; echo hi >hello; exec python3 -I /opt/shipway/deploy.py"
     done = subprocess.run(
@@ -295,6 +299,19 @@ def test_a_script_that_fails_after_the_switch_says_that_the_release_is_live(netw
     assert "the release is live on" in said and "but the script after it failed" in said
     assert "ended with 7" in said
     assert sshd.run("readlink /srv/app/current") != before
+
+
+def test_a_release_of_the_same_name_is_never_touched(network: str, sshd: Sshd) -> None:
+    clean(sshd)
+    sshd.run(
+        "cd /srv/app/releases; now=$(date +%s); for second in $(seq 0 30); do "
+        'mkdir "$(date -u -d "@$((now + second))" +%Y%m%dT%H%M%SZ)-7-0"; done'
+    )
+    before = sshd.run(EVERYTHING)
+    code, said = plugin(sshd, NUMBER="7")
+    assert code == 1
+    assert "is there already, made in this second by another deploy: deploy again" in said
+    assert sshd.run(EVERYTHING) == before
 
 
 def test_a_current_that_is_no_link_is_left_alone(network: str, sshd: Sshd) -> None:

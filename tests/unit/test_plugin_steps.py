@@ -98,7 +98,6 @@ def test_neither_matrix_nor_the_variables_of_a_run_reach_a_plugin() -> None:
 @pytest.mark.parametrize(
     ("rest", "sentence"),
     [
-        ("settings: {a: b}, commands: ls", '.ci.yml:1:47: step "x" has commands and settings'),
         ("settings: text", '"settings" is a map, this is "text"'),
         ("settings: {'a b': c}", '"a b" cannot be a setting: it has letters, digits, _, - and .'),
         ("settings: {a-b: 1, a.B: 2}", '"a.B" and "a-b" are the same setting: both are PLUGIN_A_B'),
@@ -113,6 +112,13 @@ def test_neither_matrix_nor_the_variables_of_a_run_reach_a_plugin() -> None:
 def test_what_cannot_be_in_a_plugin_step_is_an_error_with_its_place(rest: str, sentence: str) -> None:
     (problem,) = problems_of(rest)
     assert sentence in problem
+
+
+def test_commands_beside_settings_are_taken_with_a_warning() -> None:
+    made = compiled("steps: {x: {image: b, commands: ls, settings: {a: b}}}")
+    assert made.jobs[0].steps[-1].settings == {"a": "b"}
+    (warning,) = made.warnings
+    assert 'step "x" has commands and settings: the commands see them as PLUGIN_* variables' in str(warning)
 
 
 @pytest.mark.parametrize(

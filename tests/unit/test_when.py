@@ -13,7 +13,7 @@ from ci.event import Event, Kind
 from ci.pipeline import glob
 from ci.pipeline.model import When
 from ci.pipeline.parse import parse
-from ci.pipeline.when import decide
+from ci.pipeline.when import Scene, decide
 
 
 def event(**fields: Any) -> Event:
@@ -81,7 +81,7 @@ TAG = {"kind": Kind.TAG, "ref": "refs/tags/v1.2", "branch": "", "tag": "v1.2"}
     ],
 )
 def test_conditions(condition: str, fields: dict[str, Any], is_met: bool) -> None:
-    verdict = decide(when(condition), event(**fields))
+    verdict = decide(when(condition), Scene(event=event(**fields)))
     assert verdict.matches is is_met, verdict
 
 
@@ -96,7 +96,7 @@ def test_conditions(condition: str, fields: dict[str, Any], is_met: bool) -> Non
     ],
 )
 def test_statuses_come_from_the_conditions_that_match(condition: str, statuses: tuple[str, ...]) -> None:
-    assert decide(when(condition), event()).statuses == statuses
+    assert decide(when(condition), Scene(event=event())).statuses == statuses
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_statuses_come_from_the_conditions_that_match(condition: str, statuses: 
     ],
 )
 def test_a_mismatch_has_a_reason(condition: str, reason: str) -> None:
-    assert reason in decide(when(condition), event(changed_files=("a",))).reason
+    assert reason in decide(when(condition), Scene(event=event(changed_files=("a",)))).reason
 
 
 @pytest.mark.parametrize(

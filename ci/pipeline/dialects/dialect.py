@@ -1,0 +1,37 @@
+"""Dialect: another way to write a pipeline file, translated into the native language before it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ci.pipeline.problems import Mark, Problems
+from ci.pipeline.yaml import Mapping, Node, Scalar, describe
+
+#: Documents of a file, and where problems go; a map in the native language for each pipeline, with the marks
+#: of what it was made of.
+Translate = Callable[[Sequence[Node], Problems], list[Mapping]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """`is_lenient`: a variable that nobody knows is empty text, and no error."""
+
+    name: str
+    translate: Translate
+    is_lenient: bool = False
+
+
+def _native(documents: Sequence[Node], problems: Problems) -> list[Mapping]:
+    """The one document as it is."""
+    root = documents[0] if documents else None
+    if root is None or (isinstance(root, Scalar) and root.is_null):
+        problems.error(Mark(), 'the file is empty; it needs "steps"')
+    elif not isinstance(root, Mapping):
+        problems.error(root.mark, f'a pipeline is a map with "steps", this is {describe(root)}')
+    else:
+        return [root]
+    return []
+
+
+NATIVE = Dialect(name="native", translate=_native)
