@@ -41,7 +41,7 @@ def lint(
 def check(path: Path) -> tuple[Problem, ...]:
     """The problems of one file, in file order, warnings too."""
     if path.is_dir():
-        message = "there is neither .ci.yml nor a file in .ci/ in this folder"
+        message = f"there is no pipeline file in this folder; looked for: {lookup.PLACES}"
         return (Problem(message=message, file=str(path)),)
     try:
         return parse(_read(path), file=str(path)).warnings
@@ -61,7 +61,8 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     candidates = [path / name for name in lookup.SINGLE]
-    candidates += (path / lookup.FOLDER).glob("*") if (path / lookup.FOLDER).is_dir() else []
+    for folder in lookup.FOLDERS:
+        candidates += (path / folder).glob("*") if (path / folder).is_dir() else []
     names = [file.relative_to(path).as_posix() for file in candidates if file.is_file()]
     return [path / name for name in lookup.choose(names)] or [path]
 

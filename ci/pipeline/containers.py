@@ -7,7 +7,7 @@ from typing import Any
 
 from ci.pipeline import substitute
 from ci.pipeline.conditions import read_when
-from ci.pipeline.dialects.images import changes_nothing_outside
+from ci.pipeline.dialects.images import changes_nothing_outside, own_clone
 from ci.pipeline.endurance import read_ready, read_retry
 from ci.pipeline.environment import read_environment
 from ci.pipeline.fields import Fields, Reader, not_yet_operator
@@ -53,7 +53,7 @@ def read_services(pipeline: Fields) -> tuple[Service, ...]:
 def read_clones(pipeline: Fields) -> tuple[Step, ...]:
     """The containers that fill the workspace in place of our own clone, one after the other."""
     node = pipeline.known.get("clone")
-    if node is None or is_options(node):
+    if node is None or is_options(node) or own_clone(node) is not None:
         return ()
     found = _read_all(pipeline, "clone", STEP)
     return tuple(step for fields, name in found if (step := _step(fields, name, is_clone=True)))

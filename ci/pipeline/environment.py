@@ -14,8 +14,9 @@ from ci.pipeline.yaml import Mapping, Node, Scalar, Sequence, describe
 from ci.settings import FROM_SECRET, PREFIX
 
 MAX_NAME = 200
-#: What may change which program a plugin's image runs, or whom it talks to: an image is trusted with secrets
-#: for what it does by itself, and no file may turn it into something else. A filter of images goes further.
+#: What may change which program a plugin's image runs, or whom it talks to. An image that a secret is for is
+#: trusted for what it does by itself, so that a plugin with variables of its own gets no such secret
+#: (`StepSpec.is_told_by_settings_alone`); these are worth a word.
 _TURNS_A_PLUGIN = re.compile(
     "LD_.*|GLIBC_TUNABLES|GCONV_PATH|PATH|HOME|XDG_.*|IFS|ENV|PS4|BASH_.*|BASHOPTS|SHELLOPTS|PROMPT_COMMAND"
     "|GIT_.*|DOCKER_.*|.*_PROXY|SSL_CERT_.*|CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE|SSH_ASKPASS.*|SSH_AUTH_SOCK"
@@ -43,7 +44,11 @@ def read_environment(fields: Fields, *, is_plugin: bool = False) -> tuple[tuple[
     for name, mark, value in pairs:
         if is_plugin and (why := _wrong_for_plugin(name)):
             reader.problems.error(mark, f"{shown(name)} {why}")
-        elif _is_variable(name, mark, value, reader):
+            continue
+        if is_plugin and _TURNS_A_PLUGIN.fullmatch(name):
+            message = f"{shown(name)} may change what its image does; no secret for certain images reaches it"
+            reader.problems.warn(mark, message)
+        if _is_variable(name, mark, value, reader):
             found[name] = value
     return tuple(found.items())
 
@@ -91,6 +96,4 @@ def _wrong_for_plugin(name: str) -> str:
         return f'is a setting of the plugin: write {shown(setting)} under "settings"'
     if name == "CI" or name.startswith("CI_"):
         return "is a variable of ours, which a plugin must be able to believe"
-    if _TURNS_A_PLUGIN.fullmatch(name):
-        return "may change what a plugin's image does: tell it by settings, or use commands"
     return ""

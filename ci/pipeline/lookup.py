@@ -6,9 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-#: One file, or one file for each pipeline.
-SINGLE = (".ci.yml", ".ci.yaml")
-FOLDER = ".ci"
+from ci.pipeline.dialects import DIALECTS, Dialect
+
+#: The names and the folders that any repo may have, in the order in which they are looked for.
+SINGLE = tuple(name for dialect in DIALECTS.values() for name in dialect.files)
+FOLDERS = tuple(dialect.folder for dialect in DIALECTS.values() if dialect.folder)
+#: All of them in words.
+PLACES = ", ".join((*SINGLE[:1], *(f"{folder}/" for folder in FOLDERS), *SINGLE[1:]))
 _YAML = re.compile(r"[^/]+\.ya?ml\Z")
 
 
@@ -31,7 +35,15 @@ class Form:
         )
 
 
-_USUAL = (Form(folder="", names=SINGLE), Form(folder=FOLDER))
+def _usual(dialect: Dialect) -> tuple[Form, ...]:
+    """One file, or one file for each pipeline: what comes first there comes first here."""
+    forms = [Form(folder="", names=dialect.files)]
+    if dialect.folder:
+        forms.insert(0 if dialect.is_folder_first else 1, Form(folder=dialect.folder))
+    return tuple(forms)
+
+
+_USUAL = tuple(form for dialect in DIALECTS.values() for form in _usual(dialect))
 
 
 def forms(config_path: str = "") -> tuple[Form, ...]:

@@ -132,6 +132,9 @@ _ENVIRONMENT = _key(
     "`{from_secret: NAME}` is a secret's.",
 )
 
+#: How what was waited for may have ended.
+STATUSES = ("success", "failure")
+
 PIPELINE = _section(
     "a pipeline",
     _key(
@@ -172,19 +175,17 @@ PIPELINE = _section(
     ),
     _later("inputs", "Values that a person gives to a build by hand.", Shape.INPUTS),
     _later("include", "Parts of other files.", Shape.INCLUDES),
-    _key(
-        "runs_on",
-        Shape.WORDS,
-        "How the pipelines that it depends on ended, as in `when.status`.",
+    Key(
+        name="runs_on",
+        shape=Shape.WORDS,
+        meaning="How the pipelines that it depends on ended, as in `when.status`.",
+        words=STATUSES,
         instead='a condition "status" in "when"',
     ),
     _key("variables", Shape.ANYTHING, "A place for YAML anchors; ignored."),
     _key("$schema", Shape.TEXT, "For editors; ignored."),
     *_LATER,
 )
-#: The words of `runs_on` are those of `when.status`.
-STATUSES = ("success", "failure")
-
 _IMAGE = _key("image", Shape.TEXT, "The image that the container is made of.", is_required=True)
 _FAILURE = Key(
     name="failure",

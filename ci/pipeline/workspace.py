@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 
+from ci.pipeline.dialects.images import own_clone
 from ci.pipeline.fields import Fields
 from ci.pipeline.model import CloneOptions, Group
 from ci.pipeline.problems import shown
@@ -52,6 +53,7 @@ def _base(fields: Fields, text: str) -> str:
 def read_clone_options(fields: Fields) -> CloneOptions:
     """The options of our own clone; containers in its place are read by `containers.read_clones`."""
     node = fields.get("clone", Shape.CLONE)
+    node = None if node is None else own_clone(node) or node
     if node is None or not is_options(node):
         return CloneOptions()
     inner = fields.reader.fields(node, CLONE)

@@ -12,6 +12,7 @@ from functools import partial
 from ci.environ import Context
 from ci.errors import ConfigError, Conflict, Invalid, NotFound, Problem, Unavailable
 from ci.event import Event, Kind
+from ci.pipeline import lookup
 from ci.pipeline.compile import SecretUse, build_jobs
 from ci.server import approvals
 from ci.server.auth import Actor
@@ -26,11 +27,11 @@ from ci.server.store.database import Connection, Store
 from ci.spec import JobSpec
 from ci.status import Outcome, Status
 
-_SKIP = re.compile(r"\[(ci skip|skip ci|no ci)\]", re.IGNORECASE)
+_SKIP = re.compile(r"\[(ci skip|skip ci|no ci)\]|\*\*\*no_ci\*\*\*", re.IGNORECASE)
 #: What the commit's own words may skip; a tag, a release or a person's click is meant.
 _SKIPPED_BY_WORDS = frozenset({Kind.PUSH, Kind.PULL_REQUEST})
 _TRIES = 50
-_NO_CONFIG = "the commit has no .ci.yml, and no pipeline file in .ci/"
+_NO_CONFIG = f"the commit has no pipeline file; looked for: {lookup.PLACES}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -195,7 +195,9 @@ async def test_a_repeat_of_a_delivery_that_made_no_build_is_processed_again(here
     files = here.far.commits[here.far.refs["refs/heads/main"]].files
     config = files.pop(".ci.yml")
     files["README"] = b""
-    assert "no build: the commit has no .ci.yml" in await here.deliver("push", here.push(), delivery="d")
+    assert "no build: the commit has no pipeline file" in await here.deliver(
+        "push", here.push(), delivery="d"
+    )
     files[".ci.yml"] = config
     answer = await here.send(signed("push", here.push(), here.secret, delivery="d"))
     assert answer.json() == {"delivery": 1, "duplicate": True, "message": answer.json()["message"]}

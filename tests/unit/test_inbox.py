@@ -210,7 +210,7 @@ async def test_no_pipeline_file_is_a_verdict_and_no_build(ways: Ways) -> None:
     ways.work.git("rm", "-q", ".ci.yml")
     ways.work.commit_files({})
     (result,) = await ways.push(f"main:{MAIN}")
-    assert result.sentence.startswith("no build: the commit has no .ci.yml")
+    assert result.sentence.startswith("no build: the commit has no pipeline file")
     assert await ways.builds() == []
 
 

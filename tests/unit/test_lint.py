@@ -60,7 +60,7 @@ def test_a_folder_without_pipeline_and_a_missing_file_are_told(
 ) -> None:
     assert lint([tmp_path, tmp_path / "none.yml"]) == 2
     out = capsys.readouterr().out
-    assert "neither .ci.yml nor a file in .ci/" in out
+    assert "there is no pipeline file in this folder; looked for: .ci.yml, .ci/, " in out
     assert "none.yml:1:1: it cannot be read: No such file or directory" in out
 
 

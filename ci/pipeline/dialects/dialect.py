@@ -19,7 +19,18 @@ class Dialect:
 
     name: str
     translate: Translate
+    recognises: Callable[[Sequence[Node]], bool]  #: whether documents of no telling name are written in it
+    files: tuple[
+        str, ...
+    ] = ()  #: of these names, at the root of a repo, in the order that they are looked for
+    folder: str = ""  #: or every YAML file of this folder
+    is_folder_first: bool = True
     is_lenient: bool = False
+
+    def is_named(self, path: str) -> bool:
+        """Whether the path of a file says that it is written in it."""
+        folder, _, name = path.rpartition("/")
+        return name in self.files or (bool(self.folder) and f"/{folder}".endswith(f"/{self.folder}"))
 
 
 def _native(documents: Sequence[Node], problems: Problems) -> list[Mapping]:
@@ -34,4 +45,11 @@ def _native(documents: Sequence[Node], problems: Problems) -> list[Mapping]:
     return []
 
 
-NATIVE = Dialect(name="native", translate=_native)
+NATIVE = Dialect(
+    name="native",
+    translate=_native,
+    recognises=lambda documents: False,
+    files=(".ci.yml", ".ci.yaml"),
+    folder=".ci",
+    is_folder_first=False,
+)
