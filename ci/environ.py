@@ -195,9 +195,21 @@ _REPO = (
     _later("CI_REPO_CLONE_SSH_URL", Controller.WRITER),
     _writer("CI_REPO_DEFAULT_BRANCH", "default branch of the repo", lambda f: f.context.default_branch),
     _us("CI_REPO_PRIVATE", "`true` or `false`", lambda f: _flag(f.context.is_private)),
-    _later("CI_REPO_TRUSTED_NETWORK", Controller.US),
-    _later("CI_REPO_TRUSTED_VOLUMES", Controller.US),
-    _later("CI_REPO_TRUSTED_SECURITY", Controller.US),
+    _us(
+        "CI_REPO_TRUSTED_NETWORK",
+        "`true` where a server admin allows the repo more, else `false`",
+        lambda f: _flag(f.context.trust.network),
+    ),
+    _us(
+        "CI_REPO_TRUSTED_VOLUMES",
+        "`true` where a server admin allows the repo more, else `false`",
+        lambda f: _flag(f.context.trust.volumes),
+    ),
+    _us(
+        "CI_REPO_TRUSTED_SECURITY",
+        "`true` where a server admin allows the repo more, else `false`",
+        lambda f: _flag(f.context.trust.security),
+    ),
 )
 _COMMIT = (
     _us("CI_COMMIT_SHA", "the commit that is built", lambda f: _sha(f.event.sha)),
@@ -253,8 +265,10 @@ _BUILD = (
     ),
     _us("CI_PIPELINE_URL", "page of the build", lambda f: f.context.build_url),
     _outsider("CI_PIPELINE_FORGE_URL", "page of the change on the forge", lambda f: f.event.link),
-    _later("CI_PIPELINE_DEPLOY_TARGET", Controller.WRITER),
-    _later("CI_PIPELINE_DEPLOY_TASK", Controller.WRITER),
+    _writer(
+        "CI_PIPELINE_DEPLOY_TARGET", "environment that a deployment is for", lambda f: f.event.deploy_target
+    ),
+    _writer("CI_PIPELINE_DEPLOY_TASK", "task of a deployment", lambda f: f.event.deploy_task),
     _writer(
         "CI_PIPELINE_RELEASE_TITLE",
         "title of the release",
@@ -354,62 +368,3 @@ def bounded(value: str) -> str:
     """`value` as a variable can carry it: without NUL, UTF-8, at most MAX_VALUE_BYTES."""
     raw = value.replace("\0", "").encode(errors="replace")
     return raw[:MAX_VALUE_BYTES].decode(errors="ignore")
-
-
-#: What plugin images of this line of servers look for, and which variable of ours has the value.
-PLUGIN_ALIASES: Mapping[str, str] = {
-    "DRONE_WORKSPACE": "CI_WORKSPACE",
-    "DRONE_SYSTEM_HOST": "CI_SYSTEM_HOST",
-    "DRONE_SYSTEM_HOSTNAME": "CI_SYSTEM_HOST",
-    "DRONE_SYSTEM_VERSION": "CI_SYSTEM_VERSION",
-    "DRONE_REPO": "CI_REPO",
-    "DRONE_REPO_OWNER": "CI_REPO_OWNER",
-    "DRONE_REPO_NAMESPACE": "CI_REPO_OWNER",
-    "DRONE_REPO_NAME": "CI_REPO_NAME",
-    "DRONE_REPO_LINK": "CI_REPO_URL",
-    "DRONE_REPO_BRANCH": "CI_REPO_DEFAULT_BRANCH",
-    "DRONE_REPO_PRIVATE": "CI_REPO_PRIVATE",
-    "DRONE_REMOTE_URL": "CI_REPO_CLONE_URL",
-    "DRONE_GIT_HTTP_URL": "CI_REPO_CLONE_URL",
-    "DRONE_GIT_SSH_URL": "CI_REPO_CLONE_SSH_URL",
-    "DRONE_BRANCH": "CI_COMMIT_BRANCH",
-    "DRONE_SOURCE_BRANCH": "CI_COMMIT_SOURCE_BRANCH",
-    "DRONE_TARGET_BRANCH": "CI_COMMIT_TARGET_BRANCH",
-    "DRONE_TAG": "CI_COMMIT_TAG",
-    "DRONE_PULL_REQUEST": "CI_COMMIT_PULL_REQUEST",
-    "DRONE_COMMIT": "CI_COMMIT_SHA",
-    "DRONE_COMMIT_SHA": "CI_COMMIT_SHA",
-    "DRONE_COMMIT_AFTER": "CI_COMMIT_SHA",
-    "DRONE_COMMIT_BEFORE": "CI_PREV_COMMIT_SHA",
-    "DRONE_COMMIT_REF": "CI_COMMIT_REF",
-    "DRONE_COMMIT_BRANCH": "CI_COMMIT_BRANCH",
-    "DRONE_COMMIT_LINK": "CI_PIPELINE_FORGE_URL",
-    "DRONE_COMMIT_MESSAGE": "CI_COMMIT_MESSAGE",
-    "DRONE_COMMIT_AUTHOR": "CI_COMMIT_AUTHOR",
-    "DRONE_COMMIT_AUTHOR_NAME": "CI_COMMIT_AUTHOR",
-    "DRONE_COMMIT_AUTHOR_EMAIL": "CI_COMMIT_AUTHOR_EMAIL",
-    "DRONE_COMMIT_AUTHOR_AVATAR": "CI_COMMIT_AUTHOR_AVATAR",
-    "DRONE_BUILD_NUMBER": "CI_PIPELINE_NUMBER",
-    "DRONE_BUILD_PARENT": "CI_PIPELINE_PARENT",
-    "DRONE_BUILD_EVENT": "CI_PIPELINE_EVENT",
-    "DRONE_BUILD_LINK": "CI_PIPELINE_URL",
-    "DRONE_BUILD_CREATED": "CI_PIPELINE_CREATED",
-    "DRONE_BUILD_STARTED": "CI_PIPELINE_STARTED",
-    "DRONE_BUILD_STATUS": "CI_PIPELINE_STATUS",
-    "DRONE_STAGE_NAME": "CI_WORKFLOW_NAME",
-    "DRONE_STAGE_NUMBER": "CI_WORKFLOW_NUMBER",
-    "DRONE_STAGE_MACHINE": "CI_MACHINE",
-    "DRONE_STAGE_STARTED": "CI_PIPELINE_STARTED",
-    "DRONE_STAGE_STATUS": "CI_PIPELINE_STATUS",
-    "DRONE_STEP_NAME": "CI_STEP_NAME",
-    "DRONE_STEP_NUMBER": "CI_STEP_NUMBER",
-}
-
-
-def plugin_view(variables: Mapping[str, str]) -> dict[str, str]:
-    """Of all that a job and its step know, what a plugin sees beside its settings and its own `environment`:
-    our variables, also under the names that plugin images look for. Plain variables are for commands.
-    """
-    ours = {name: value for name, value in variables.items() if name in TABLE}
-    aliases = {name: ours[own] for name, own in PLUGIN_ALIASES.items() if own in ours}
-    return {"DRONE": "true", **aliases, **ours}

@@ -20,7 +20,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from ci.environ import plugin_view, run_variables
+from ci import aliases
+from ci.environ import run_variables
 from ci.errors import ShipwayError
 from ci.protocol import Change, JobEnded, StepAsks, StepChanged
 from ci.settings import plugin_variables
@@ -220,7 +221,9 @@ class Execution:
 
         of_the_job = {**self._spec.environment, **self._run_variables()}
         if step.kind is StepKind.PLUGIN:
-            of_the_job = plugin_view({**of_the_job, **step.environment})
+            of_the_job = aliases.plugin_view({**of_the_job, **step.environment})
+        else:
+            of_the_job = {**aliases.made({**of_the_job, **step.environment}), **of_the_job}
         environment = {**of_the_job, **self._own_variables(step)}
         launch = Launch(
             step=step, environment=environment, mark_token=token, output=log, on_started=on_started

@@ -9,7 +9,7 @@ from typing import TypeVar
 from ci.environ import Context
 from ci.errors import ConfigError, Problem
 from ci.event import Event
-from ci.pipeline import glob, job_graph, substitute
+from ci.pipeline import glob, job_graph, operators, substitute
 from ci.pipeline.job_compiler import Build, Compiled, PipelineCompiler, wrong
 from ci.pipeline.matrix import MAX_CELLS
 from ci.pipeline.model import Pipeline
@@ -85,7 +85,7 @@ def compile_pipelines(
 def _guarded(pipeline: Pipeline, make: Callable[[], T]) -> T:
     try:
         return make()
-    except (substitute.TooMuchText, glob.BadPattern) as error:
+    except (substitute.TooMuchText, operators.Missing, glob.BadPattern) as error:
         raise wrong(pipeline, Mark(), str(error)) from error
 
 

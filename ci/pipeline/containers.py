@@ -10,7 +10,7 @@ from ci.pipeline.conditions import read_when
 from ci.pipeline.dialects.images import changes_nothing_outside, own_clone
 from ci.pipeline.endurance import read_ready, read_retry
 from ci.pipeline.environment import read_environment
-from ci.pipeline.fields import Fields, Reader, not_yet_operator
+from ci.pipeline.fields import Fields, Reader
 from ci.pipeline.model import Service, Step
 from ci.pipeline.needs import read_needs
 from ci.pipeline.problems import Mark, shown
@@ -71,7 +71,14 @@ def _read_all(pipeline: Fields, key: str, section: Section) -> list[tuple[Fields
         if fields is None:
             continue
         name = fields.text("name") or given or f"{key.removesuffix('s')}-{number}"
-        if _is_good_name(name, mark, seen, section, pipeline.reader, is_clone=key == "clone"):
+        if _is_good_name(
+            name,
+            mark,
+            seen,
+            section,
+            pipeline.reader,
+            may_be_clone=key == "clone" or pipeline.flag("skip_clone"),
+        ):
             found.append((fields, name))
     return found
 
@@ -98,7 +105,7 @@ def _unwrapped(node: Node, section: Section, reader: Reader) -> Node:
 
 
 def _is_good_name(
-    name: str, mark: Mark, seen: dict[str, Mark], section: Section, reader: Reader, *, is_clone: bool
+    name: str, mark: Mark, seen: dict[str, Mark], section: Section, reader: Reader, *, may_be_clone: bool
 ) -> bool:
     kind = section.title.removeprefix("a ")
     if len(name) > MAX_NAME:
@@ -108,7 +115,7 @@ def _is_good_name(
     elif name in seen:
         message = f"two {kind}s are named {shown(name)}; the other one is in line {seen[name].line}"
         reader.problems.error(mark, message)
-    elif name == "clone" and kind == "step" and not is_clone:
+    elif name == "clone" and kind == "step" and not may_be_clone:
         reader.problems.error(mark, 'the name "clone" belongs to the step that fills the workspace')
     else:
         seen[name] = mark
@@ -223,9 +230,6 @@ def _command(node: Node, reader: Reader) -> str:
     if isinstance(node, Sequence):
         reader.problems.error(node.mark, "a command is text, this is a list")
         return ""
-    for reference in substitute.references(node.text):
-        if not reference.name:
-            reader.problems.error(node.mark, not_yet_operator(reference))
     for name in substitute.single_quoted(node.text):
         message = f"the shell fills in ${{{name}}}, and does not in single quotes; use double quotes"
         reader.problems.warn(node.mark, message)

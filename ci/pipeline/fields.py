@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from ci import environ
+from ci import aliases, environ
 from ci.pipeline import substitute
 from ci.pipeline.problems import Mark, Problems, shown
 from ci.pipeline.schema import Key, Section, Shape
@@ -27,6 +27,7 @@ class Reader:
 
     problems: Problems
     names: Collection[str] = ()
+    is_lenient: bool = False  #: a variable that nobody knows is empty text
     counts: Counter[str] = field(default_factory=Counter)  #: of what a file may not have too much
 
     def fields(self, node: Node, section: Section) -> Fields | None:
@@ -133,28 +134,31 @@ class Reader:
 
     def _wrong_reference(self, reference: substitute.Reference) -> str:
         if not reference.name:
-            return not_yet_operator(reference)
+            return no_reference(reference)
         if reference.name in self.names:
             return ""
-        variable = environ.TABLE.get(reference.name)
+        variable = aliases.variable_of(reference.name)
         if variable is None:
-            hint = self.problems.did_you_mean(reference.name, (*self.names, *environ.TABLE))
-            return (
-                f"there is no variable {reference.name} to fill in{hint or ';'} "
-                f"write $${{{reference.name}}} to keep it as text"
-            )
+            return "" if self.is_lenient or _has_default(reference) else self._unknown(reference.name)
         if not variable.is_ready:
-            return f"the variable {reference.name} is not yet supported"
-        if variable.scope is not environ.Scope.JOB:
+            return "" if self.is_lenient else f"the variable {reference.name} is not yet supported"
+        if variable.scope is not environ.Scope.JOB and not self.is_lenient:
             return f"the variable {reference.name} is known only in the step: use it in its commands"
         return ""
 
+    def _unknown(self, name: str) -> str:
+        hint = self.problems.did_you_mean(name, (*self.names, *environ.TABLE))
+        return f"there is no variable {name} to fill in{hint or ';'} write $${{{name}}} to keep it as text"
 
-def not_yet_operator(reference: substitute.Reference) -> str:
+
+def _has_default(reference: substitute.Reference) -> bool:
+    """Whether the file says what to do where there is no value."""
+    return reference.operator is not None and reference.operator.sign.lstrip(":") in ("-", "=", "+")
+
+
+def no_reference(reference: substitute.Reference) -> str:
     text = shown(reference.text, 40)
-    return (
-        f"in {text} only a plain name is supported, operators are not yet; $${{...}} leaves it to the shell"
-    )
+    return f"{text} is no reference that can be filled in; write $$ in place of the $ to keep it as text"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,9 +47,8 @@ def parse_all(
     """
     problems = Problems(file=file)
     spoken = dialect_of(file, dialect)
-    root = yaml.load(source, problems)
     found = []
-    for node in spoken.translate([] if root is None else [root], problems):
+    for node in spoken.translate(yaml.load_all(source, problems, spoken.rules), problems):
         pipeline = _Parser(problems, file, variables, spoken).pipeline(node)
         _check_size(pipeline, node, len(source), problems)
         found.append(pipeline)
@@ -74,7 +73,7 @@ class _Parser:
         matrix_node = root.by_name.get("matrix")
         matrix = read_matrix(matrix_node, self._problems)
         names = self._variables.union(matrix.names if matrix else ())
-        reader = Reader(problems=self._problems, names=names)
+        reader = Reader(problems=self._problems, names=names, is_lenient=self._dialect.is_lenient)
         fields = reader.fields(root, PIPELINE)
         assert fields is not None, "the root is a map"
         steps, services = read_steps(fields), read_services(fields)

@@ -163,13 +163,15 @@ class StepCompiler:
     def _container(self, item: Container, number: int, kind: StepKind) -> StepSpec:
         name, text = self._name(item), self._fill.text
         variables = self._own_variables(item, kind)
+        computed: dict[str, str] = {}
+        commands = tuple(self._fill.command(command, computed) for command in item.commands)
         return StepSpec(
             number=number,
             name=name,
             slug=self._slugs[id(item)],
             kind=kind,
             image=self._image(item),
-            commands=tuple(self._fill.command(command) for command in item.commands),
+            commands=commands,
             entrypoint=tuple(map(text, item.entrypoint)),
             arguments=tuple(map(text, item.arguments)),
             directory=self._directory(item),
@@ -177,7 +179,7 @@ class StepCompiler:
             pull=item.pull,
             mounts=tuple(self._mounts(item)),
             rights=self._rights(item.rights),
-            environment=self._environment(item, variables, name, number, kind),
+            environment=self._environment(item, variables, name, number, kind) | computed,
             environment_files=tuple(map(text, item.environment_files)),
             secrets={
                 key: self._secret(item, value)

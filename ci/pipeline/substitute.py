@@ -1,7 +1,8 @@
 """Substitution of `${NAME}`, in one scalar at a time after parsing: a value never changes the structure.
 
 In `commands` only what we control and the file's own matrix is pasted: a branch may be named `$(reboot)`
-too. Every other reference is left as it stands, for the shell and its environment (law 6).
+too. Every other reference is left as it stands, for the shell and its environment (law 6); where no shell
+has the operator, the result becomes a variable of the step, and the reference names it.
 `$$` is one `$` that means nothing to us.
 """
 
@@ -11,15 +12,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ci import environ
-from ci.pipeline import glob
+from ci import aliases, environ
+from ci.pipeline import glob, operators
+from ci.pipeline.operators import Operator
 
 #: How much text all references of a build may bring in.
 MAX_PASTED = 4 * 1024 * 1024
+MAX_REFERENCE = 1_000
+_MAX_DEPTH = 8
+#: Variables of a step that hold what no shell could work out from an outsider's value.
+COMPUTED = "CI_SUBSTITUTED_"
 
-_REFERENCE = re.compile(r"\$\$|\$\{([^{}$\n]{0,200})\}|\$\{")
 _QUOTED = re.compile(r"""\\.|"(?:\\.|[^"\\])*"|'[^']*'""", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class TooMuchText(ValueError):
@@ -28,18 +32,65 @@ class TooMuchText(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """`name` is empty for what is more than a plain name: an operator, or a brace without its end."""
+    """`name` is empty for what is none of ours: `${list[0]}`, or a brace without its end."""
 
     text: str
     name: str = ""
+    operator: Operator | None = None
+    argument: str = ""
+
+
+def _tokens(text: str) -> Iterator[str | Reference]:
+    """The text in parts: plain ones, `$$`, and references, in order. Braces within braces belong together."""
+    start = position = 0
+    while (position := text.find("$", position)) >= 0:
+        if text.startswith("$$", position):
+            end = position + 2
+            token: str | Reference = "$$"
+        elif text.startswith("${", position):
+            end = _end(text, position)
+            token = _reference(text[position:end])
+        else:
+            position += 1
+            continue
+        if start < position:
+            yield text[start:position]
+        yield token
+        start = position = end
+    if start < len(text):
+        yield text[start:]
+
+
+def _end(text: str, start: int) -> int:
+    """Where the reference that begins at `start` ends; after its brace where it has no end."""
+    depth = 0
+    for index in range(start, min(len(text), start + MAX_REFERENCE)):
+        if text.startswith("${", index):
+            depth += 1
+        elif text[index] == "}":
+            depth -= 1
+            if depth == 0:
+                return index + 1
+        elif text[index] == "\n":
+            break
+    return start + 2
+
+
+def _reference(text: str) -> Reference:
+    found = operators.parsed(text[2:-1]) if text.endswith("}") and text.count("${") <= _MAX_DEPTH else None
+    if found is None:
+        return Reference(text=text)
+    name, operator, argument = found
+    return Reference(text=text, name=name, operator=operator, argument=argument)
 
 
 def references(text: str) -> Iterator[Reference]:
-    for found in _REFERENCE.finditer(text):
-        if found[0] == "$$":
-            continue
-        inside = found[1] or ""
-        yield Reference(text=found[0], name=inside if _NAME.match(inside) else "")
+    """Every reference in the text, those within others too."""
+    for token in _tokens(text):
+        if isinstance(token, Reference):
+            yield token
+            if token.argument:
+                yield from references(token.argument)
 
 
 def lone_escape(text: str) -> bool:
@@ -51,11 +102,12 @@ def single_quoted(text: str) -> list[str]:
     """The variables of ours that stay as they are in `text`, for they stand in single quotes of a shell."""
     quoted = [token for token in _QUOTED.findall(text) if token.startswith("'")]
     names = [reference.name for token in quoted for reference in references(token)]
-    return [
-        name
-        for name in names
-        if name in environ.TABLE and environ.TABLE[name].controller is not environ.Controller.US
-    ]
+    return [name for name in names if _is_outsiders(name)]
+
+
+def _is_outsiders(name: str) -> bool:
+    variable = aliases.variable_of(name)
+    return variable is not None and variable.controller is not environ.Controller.US
 
 
 @dataclass(kw_only=True)
@@ -67,7 +119,7 @@ class Substitution:
     room: list[int] = field(default_factory=lambda: [MAX_PASTED])  #: shared by the cells of a build
 
     def text(self, source: str) -> str:
-        """Every reference filled in; what has no value is empty."""
+        """Every reference filled in; what has no value is empty. Raises operators.Missing."""
         return self._filled(source, self._anything)
 
     def pattern(self, source: str) -> str:
@@ -78,21 +130,46 @@ class Substitution:
         """Like `text`, for an expression: a value can end no text in quotes."""
         return self._filled(source, lambda found: re.sub(r"""([\\"'`])""", r"\\\1", self._anything(found)))
 
-    def command(self, source: str) -> str:
-        """The references filled in that are safe in a script; the others are left to the shell."""
-        return self._filled(source, lambda found: self.values.get(found[1] or "", found[0]))
+    def command(self, source: str, computed: dict[str, str] | None = None) -> str:
+        """The references filled in that are safe in a script; the others are left to the shell. `computed`
+        collects the variables that the step needs for it."""
+        made = {} if computed is None else computed
+        return self._filled(source, lambda found: self._in_command(found, made))
 
-    def _anything(self, found: re.Match[str]) -> str:
-        name = found[1] or ""
-        if not _NAME.match(name):
-            return found[0]
-        return self.values.get(name, self.outside.get(name, ""))
+    def _in_command(self, found: Reference, computed: dict[str, str]) -> str:
+        operator = found.operator
+        if found.name in self.values and (operator is None or operator.sign not in (":?", "?")):
+            names = {reference.name for reference in references(found.argument)}
+            if names <= self.values.keys():
+                return self._anything(found)
+        if found.name not in self.outside or operator is None or operator.is_posix:
+            return found.text
+        value = self._anything(found)
+        for name, known in computed.items():
+            if known == value:
+                return f"${{{name}}}"
+        name = f"{COMPUTED}{len(computed) + 1}"
+        computed[name] = value
+        return f"${{{name}}}"
 
-    def _filled(self, source: str, value: Callable[[re.Match[str]], str]) -> str:
-        def pasted(found: re.Match[str]) -> str:
-            return "$" if found[0] == "$$" else self._counted(value(found))
+    def _anything(self, found: Reference) -> str:
+        if not found.name:
+            return found.text
+        value = self.values.get(found.name, self.outside.get(found.name, ""))
+        if found.operator is None:
+            return value
+        return found.operator.apply(value, self.text(found.argument))
 
-        return _REFERENCE.sub(pasted, source) if "$" in source else source
+    def _filled(self, source: str, value: Callable[[Reference], str]) -> str:
+        if "$" not in source:
+            return source
+        parts = []
+        for token in _tokens(source):
+            if isinstance(token, Reference):
+                parts.append(self._counted(value(token)))
+            else:
+                parts.append("$" if token == "$$" else token)
+        return "".join(parts)
 
     def _counted(self, value: str) -> str:
         self.room[0] -= len(value)
@@ -104,11 +181,13 @@ class Substitution:
 def for_cell(facts: environ.Facts, cell: Mapping[str, str], room: list[int]) -> Substitution:
     """What may be pasted for one job: its matrix values, and the variables of the whole job."""
     made = environ.made(facts, environ.Scope.JOB)
+    known = {**made, **aliases.made(made)}
     trusted: dict[str, str] = {}
     outside = environ.given(facts.event)
-    for name, variable in environ.TABLE.items():
-        if variable.scope is not environ.Scope.JOB or not variable.is_ready:
-            continue
-        target = trusted if variable.controller is environ.Controller.US else outside
-        target[name] = made.get(name, "")
+    for name in aliases.NAMES:
+        variable = aliases.variable_of(name)
+        assert variable is not None, "it is a name of ours"
+        if variable.scope is environ.Scope.JOB and variable.is_ready:
+            target = trusted if variable.controller is environ.Controller.US else outside
+            target[name] = known.get(name, "")
     return Substitution(values={**trusted, **cell}, outside=outside, room=room)

@@ -12,6 +12,8 @@ from ci.pipeline.yaml import Mapping, Node, Scalar, Sequence, describe
 from ci.spec import Volume
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+#: Of Windows too; a variable may hold a whole path.
+_ABSOLUTE = re.compile(r"/|\$|[A-Za-z]:[\\/]|\\\\")
 _SHORT = "volume:/path"
 
 
@@ -95,7 +97,7 @@ def _short(node: Scalar, reader: Reader) -> Mount | None:
 
 def _checked(mount: Mount, reader: Reader) -> Mount | None:
     for what, path in (("mounted at", mount.path), ("of the machine that is mounted", mount.host)):
-        if path and not path.startswith(("/", "$")):
+        if path and not _ABSOLUTE.match(path):
             message = f"the path {what} is absolute, this is {shown(path)}"
             reader.problems.error(mount.mark, message)
             return None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import NoReturn
 
@@ -19,27 +18,20 @@ import yaml
 
 from ci.errors import ConfigError
 from ci.pipeline.problems import Mark, Problems, shown
+from ci.pipeline.yaml_rules import NATIVE, Rules
+from ci.pipeline.yaml_rules import Kind as Kind
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 #: Nodes of the tree, counted as if every alias were written out.
 MAX_NODES = 20_000
 MAX_ALIASES = 1_000
+MAX_DOCUMENTS = 1_000
 MAX_MERGED_KEYS = 2_000
 #: libyaml compares each directive with all before it.
 _MAX_DIRECTIVES = 10
 _TOO_DEEP = f"lists and maps are nested more than {MAX_DEPTH} deep"
 _LOADER_TOO_DEEP = "exceeded maximum nesting depth"
-
-
-class Kind(StrEnum):
-    """What the core schema takes a scalar for."""
-
-    TEXT = "text"
-    NULL = "nothing"
-    BOOL = "true or false"
-    INT = "a number"
-    FLOAT = "a fraction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +85,6 @@ def describe(node: Node) -> str:
             return shown(text)
 
 
-# --- the core schema ------------------------------------------------------------------------------
-
-_CORE = (
-    (Kind.NULL, re.compile(r"(?:null|Null|NULL|~|)\Z")),
-    (Kind.BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")),
-    (Kind.INT, re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")),
-    (
-        Kind.FLOAT,
-        re.compile(
-            r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
-        ),
-    ),
-)
-_CORE_LONGEST = 64
 _TAGS = {
     "tag:yaml.org,2002:null": Kind.NULL,
     "tag:yaml.org,2002:bool": Kind.BOOL,
@@ -119,29 +96,54 @@ _TAGS = {
 _COLLECTION_TAGS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", "!")
 
 
-def kind_of(text: str) -> Kind:
-    """What the core schema takes the plain scalar `text` for."""
-    if len(text) > _CORE_LONGEST:
-        return Kind.TEXT
-    return next((kind for kind, pattern in _CORE if pattern.match(text)), Kind.TEXT)
-
-
 # --- reading ----------------------------------------------------------------------------------------
 
 _BAD_CHARACTER = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DIRECTIVE = re.compile("^%", re.MULTILINE)
 
 
-def load(source: str | bytes, problems: Problems) -> Node | None:
-    """The one document of `source`; None where there is none. Raises ConfigError.
+def load(source: str | bytes, problems: Problems, rules: Rules = NATIVE) -> Node | None:
+    """The one document of `source`; None where there is none. Raises ConfigError."""
+    found = load_all(source, problems, rules)
+    if len(found) > 1:
+        message = "a second document begins here; a file holds one pipeline: put it into .ci/"
+        _refuse(problems, found[1].mark, message)
+    return found[0] if found else None
+
+
+def load_all(source: str | bytes, problems: Problems, rules: Rules = NATIVE) -> list[Node]:
+    """The documents of `source` that hold anything, in order; marks count from the begin of the file, and
+    the limits are those of all documents together. Raises ConfigError.
 
     What can be gone on after (a key that stands twice, an unknown tag) is added to `problems` instead.
     """
     text = _checked_text(source, problems)
-    try:
-        return _Reader(text, problems).document()
-    except yaml.YAMLError as error:
-        _refuse_yaml_error(text, error, problems)
+    parts = split_documents(text) if rules.splits_by_lines else [(0, text)]
+    reader = _Reader(problems, rules)
+    found: list[Node] = []
+    for lines_before, part in parts:
+        try:
+            found += reader.documents(part, lines_before)
+        except yaml.YAMLError as error:
+            _refuse_yaml_error(part, error, lines_before, problems)
+    return found
+
+
+def split_documents(text: str) -> list[tuple[int, str]]:
+    """(number of lines before it, text) of each document: a line that begins with `---` begins one wherever
+    it stands, and one that begins with `...` ends the file.
+
+    Source: the study of the peer whose files these are, 1.1.
+    """
+    found: list[tuple[int, list[str]]] = [(0, [])]
+    for number, line in enumerate(text.splitlines(keepends=True)):
+        if line.startswith("..."):
+            break
+        if line.startswith("---"):
+            found.append((number, [line]))
+        else:
+            found[-1][1].append(line)
+    return [(before, "".join(lines)) for before, lines in found if any(line.strip() for line in lines)]
 
 
 def _checked_text(source: str | bytes, problems: Problems) -> str:
@@ -177,13 +179,13 @@ def _refuse(problems: Problems, mark: Mark, message: str) -> NoReturn:
     raise ConfigError(problems.in_order)
 
 
-def _refuse_yaml_error(text: str, error: yaml.YAMLError, problems: Problems) -> NoReturn:
+def _refuse_yaml_error(text: str, error: yaml.YAMLError, lines_before: int, problems: Problems) -> NoReturn:
     found = getattr(error, "problem_mark", None)
-    mark = Mark(found.line + 1, found.column + 1) if found else Mark()
+    mark = Mark(found.line + 1 + lines_before, found.column + 1) if found else Mark()
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
     if what == _LOADER_TOO_DEEP:  # the loader looks far ahead, and has a limit of its own
         _refuse(problems, mark, _TOO_DEEP)
-    line = "".join(text.splitlines()[mark.line - 1 : mark.line])
+    line = "".join(text.splitlines()[mark.line - 1 - lines_before : mark.line - lines_before])
     problems.error(mark, f"this is not YAML: {what}{_hint(line, str(what))}")
     raise ConfigError(problems.in_order)
 
@@ -205,7 +207,7 @@ class _Open:
     mark: Mark
     anchor: str | None
     is_map: bool
-    children: list[Node]
+    children: list[Node | _Splice]
     weight: int = 1
     height: int = 1
 
@@ -217,27 +219,34 @@ class _Anchored:
     height: int
 
 
-def _mark_of(event: yaml.Event) -> Mark:
-    place = event.start_mark
-    return Mark(place.line + 1, place.column + 1) if place else Mark()
+@dataclass(frozen=True)
+class _Splice:
+    """`- <<: *list`: the items of another list stand here."""
+
+    items: tuple[Node, ...]
 
 
 class _Reader:
-    """Builds the tree of one document from the parser's events, without recursion."""
+    """Builds the trees of documents from the parser's events, without recursion."""
 
-    def __init__(self, text: str, problems: Problems) -> None:
-        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.CLoader)
+    def __init__(self, problems: Problems, rules: Rules) -> None:
         self._problems = problems
+        self._rules = rules
         self._anchors: dict[str, _Anchored | None] = {}
         self._stack: list[_Open] = []
-        self._root: Node | None = None
+        self._found: list[Node] = []
+        self._lines_before = 0
+        self._documents = 0
         self._weight = 0
         self._aliases = 0
         self._merged = 0
 
-    def document(self) -> Node | None:
-        for event in self._events:
-            mark = _mark_of(event)
+    def documents(self, text: str, lines_before: int) -> list[Node]:
+        """Anchors do not reach from one document into the next."""
+        self._lines_before, self._found = lines_before, []
+        events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.CLoader)
+        for event in events:
+            mark = self._mark(event)
             match event:
                 case yaml.ScalarEvent():
                     self._add(self._scalar(event, mark), 1, 0, event.anchor)
@@ -247,14 +256,23 @@ class _Reader:
                     self._begin(event, mark)
                 case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                     self._end()
-                case yaml.DocumentStartEvent() if self._root is not None:
-                    message = "a second document begins here; a file holds one pipeline: put it into .ci/"
-                    _refuse(self._problems, mark, message)
-        return self._root
+                case yaml.DocumentStartEvent():
+                    self._begin_document(mark)
+        return self._found
+
+    def _begin_document(self, mark: Mark) -> None:
+        self._anchors.clear()
+        self._documents += 1
+        if self._documents > MAX_DOCUMENTS:
+            _refuse(self._problems, mark, f"the file has more than {MAX_DOCUMENTS:,} documents")
+
+    def _mark(self, event: yaml.Event) -> Mark:
+        place = event.start_mark
+        return Mark(place.line + 1 + self._lines_before, place.column + 1) if place else Mark()
 
     def _scalar(self, event: yaml.ScalarEvent, mark: Mark) -> Scalar:
         if event.tag is None or (event.tag == "!" and event.implicit[1]):
-            kind = kind_of(event.value) if event.implicit[0] else Kind.TEXT
+            kind = self._rules.kind_of(event.value) if event.implicit[0] else Kind.TEXT
         elif event.tag in _TAGS:
             kind = _TAGS[event.tag]
         else:
@@ -304,7 +322,7 @@ class _Reader:
         if anchor is not None:
             self._anchors[anchor] = _Anchored(node, weight, height)
         if not self._stack:
-            self._root = node
+            self._found.append(node)
             return
         parent = self._stack[-1]
         parent.children.append(node)
@@ -314,17 +332,55 @@ class _Reader:
     def _end(self) -> None:
         done = self._stack.pop()
         self._weight += 1
-        node = self._mapping(done) if done.is_map else Sequence(tuple(done.children), done.mark)
-        self._keep(node, done.weight, done.height, done.anchor)
+        if not done.is_map:
+            self._keep(self._sequence(done), done.weight, done.height, done.anchor)
+        elif splice := self._splice(done):
+            self._stack[-1].children.append(splice)
+        else:
+            self._keep(self._mapping(done), done.weight, done.height, done.anchor)
+
+    def _sequence(self, done: _Open) -> Sequence:
+        items: list[Node] = []
+        for child in done.children:
+            items += child.items if isinstance(child, _Splice) else (child,)
+        if len(items) > MAX_NODES:
+            _refuse(self._problems, done.mark, f"a list holds more than {MAX_NODES:,} values")
+        return Sequence(tuple(items), done.mark)
+
+    def _splice(self, done: _Open) -> _Splice | None:
+        """Of a list's item that is `<<: *list` or `<<: [*list, *other]` and nothing else. A list of maps that
+        is written there, not named, is the usual merging of maps."""
+        if not self._stack or self._stack[-1].is_map or len(done.children) != 2:
+            return None
+        key, value = done.children
+        if (
+            not isinstance(key, Scalar)
+            or key.text != "<<"
+            or not key.is_plain
+            or not isinstance(value, Sequence)
+        ):
+            return None
+        is_named = any(each is not None and each.node is value for each in self._anchors.values())
+        if not is_named and all(isinstance(item, Mapping) for item in value.items):
+            return None
+        items: list[Node] = []
+        for item in value.items:
+            items += item.items if isinstance(item, Sequence) and not is_named else (item,)
+        return _Splice(tuple(items))
 
     def _mapping(self, done: _Open) -> Mapping:
         own: dict[str, tuple[Scalar, Node]] = {}
         merges: list[Node] = []
         for key, value in zip(done.children[::2], done.children[1::2], strict=True):
+            assert not isinstance(key, _Splice) and not isinstance(value, _Splice), (
+                "they stand in lists alone"
+            )
             if not isinstance(key, Scalar) or key.is_null:
                 self._problems.error(key.mark, f"a key must be text, this is {describe(key)}")
             elif key.text == "<<" and key.is_plain:
-                merges.append(value)
+                self._merge(value, own) if self._rules.fills_further else merges.append(value)
+            elif self._rules.fills_further:
+                self._fill(own, key, value)
             elif key.text in own:
                 first = own[key.text][0].mark.line
                 self._problems.error(
@@ -337,15 +393,32 @@ class _Reader:
         return Mapping(tuple(own.values()), done.mark)
 
     def _merge(self, source: Node, into: dict[str, tuple[Scalar, Node]]) -> None:
-        """What stands in the map itself wins, then what is merged first."""
+        """What stands in the map itself wins, then what is merged first; where maps are filled further, what
+        comes later wins."""
         sources = source.items if isinstance(source, Sequence) else (source,)
         for mapping in sources:
             if not isinstance(mapping, Mapping):
                 message = f'"<<" merges a map or a list of maps, this is {describe(mapping)}'
                 self._problems.error(mapping.mark, message)
                 continue
-            self._merged += len(mapping.entries)
-            if self._merged > MAX_MERGED_KEYS:
-                _refuse(self._problems, mapping.mark, f'"<<" merges more than {MAX_MERGED_KEYS:,} keys')
+            self._count_merged(len(mapping.entries), mapping.mark)
             for key, value in mapping.entries:
-                into.setdefault(key.text, (key, value))
+                if self._rules.fills_further:
+                    self._fill(into, key, value)
+                else:
+                    into.setdefault(key.text, (key, value))
+
+    def _fill(self, into: dict[str, tuple[Scalar, Node]], key: Scalar, value: Node) -> None:
+        """A map that stands twice is one map with the keys of both; anything else is replaced."""
+        known = into.get(key.text)
+        if known is None or not isinstance(known[1], Mapping) or not isinstance(value, Mapping):
+            into[key.text] = (key if known is None else known[0], value)
+            return
+        self._count_merged(len(known[1].entries) + len(value.entries), key.mark)
+        together = {each.text: (each, node) for each, node in (*known[1].entries, *value.entries)}
+        into[key.text] = (known[0], Mapping(tuple(together.values()), known[1].mark))
+
+    def _count_merged(self, keys: int, mark: Mark) -> None:
+        self._merged += keys
+        if self._merged > MAX_MERGED_KEYS:
+            _refuse(self._problems, mark, f'"<<" merges more than {MAX_MERGED_KEYS:,} keys')

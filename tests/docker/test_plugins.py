@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ci.environ import PLUGIN_ALIASES, TABLE, Context
+from ci.aliases import SAME
+from ci.environ import TABLE, Context
 from ci.event import Event, Kind
 from ci.mask import REPLACEMENT
 from ci.pipeline.compile import build_jobs
@@ -166,7 +167,7 @@ async def test_plugin_env_is_closed(image: str, tmp_path: Path) -> None:
     found = (await run(tmp_path, job)).environment("told")
     ours = {name for name in found if name in TABLE}
     assert {"CI", "CI_REPO", "CI_COMMIT_SHA", "CI_STEP_NAME", "CI_PIPELINE_STATUS"} <= ours
-    aliases = {name for name, own in PLUGIN_ALIASES.items() if own in ours}
+    aliases = {name for name, own in SAME.items() if own in ours}
     assert set(found) - OF_THE_IMAGE == ours | aliases | {"DR" + "ONE"} | set(TOLD)
     assert found["OF_THE_IMAGE"] == "yes"
     assert "evil" not in "".join(found.values())
@@ -188,8 +189,8 @@ steps:
 @IMAGES
 async def test_plugins_know_builds_under_the_names_that_they_look_for(image: str, tmp_path: Path) -> None:
     found = (await run(tmp_path, compiled(FILE.format(image=image)))).environment("told")
-    assert {name: found[name] for name in found if name in PLUGIN_ALIASES} == {
-        name: found[own] for name, own in PLUGIN_ALIASES.items() if own in found
+    assert {name: found[name] for name in found if name in SAME} == {
+        name: found[own] for name, own in SAME.items() if own in found
     }
     sha, number, status = (f"DR{'ONE'}_{rest}" for rest in ("COMMIT_SHA", "BUILD_NUMBER", "BUILD_STATUS"))
     assert (found[sha], found[number], found[status]) == ("a" * 40, "12", "success")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ci import aliases
 from ci.environ import MAX_VALUE_BYTES, TABLE, Context, Facts, Scope, bounded, made, run_variables
 from ci.event import Event, Kind
 
@@ -88,3 +89,32 @@ def test_the_page_names_every_variable_that_is_not_there_yet() -> None:
     assert set(re.findall(r"`(\w+)`", text)) == {
         name for name, variable in TABLE.items() if not variable.is_ready
     }
+
+
+def test_the_page_lists_every_alias() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (made of )?`(\w+)` \|$", PAGE.read_text(), re.MULTILINE)
+    assert [(name, own) for name, made, own in rows if not made] == list(aliases.SAME.items())
+    assert [(name, own) for name, made, own in rows if made] == [
+        (name, own) for name, (own, _) in aliases.MADE.items()
+    ]
+
+
+@pytest.mark.parametrize("name", aliases.NAMES)
+def test_an_alias_names_a_variable_of_ours(name: str) -> None:
+    assert aliases.variable_of(name) is not None
+
+
+def test_aliases_have_the_values_of_what_they_name() -> None:
+    ours = {
+        "CI_COMMIT_TAG": "v1.2.3-rc.1",
+        "CI_PIPELINE_EVENT": "deployment",
+        "CI_REPO_PRIVATE": "false",
+        "CI": "x",
+    }
+    found = aliases.made(ours)
+    assert found["DRONE_TAG"] == "v1.2.3-rc.1"
+    assert found["DRONE_SEMVER_SHORT"] == "1.2.3" and found["DRONE_SEMVER_PRERELEASE"] == "rc.1"
+    assert found["DRONE_BUILD_EVENT"] == "promote"
+    assert found["DRONE_REPO_VISIBILITY"] == "public"
+    assert found["DRONE"] == "true"
+    assert "DRONE_SEMVER_ERROR" not in found and "DRONE_BRANCH" not in found

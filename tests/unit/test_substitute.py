@@ -50,8 +50,8 @@ def test_a_star_in_a_value_is_no_star_in_a_pattern() -> None:
     assert not glob.matches(FILL.pattern("${STAR}/*"), "y/x")
 
 
-@pytest.mark.parametrize("text", ["${X:-y}", "${X^^}", "${#X}", "${X[0]}", "${X", "${}", "${ X }", "${1}"])
-def test_more_than_a_plain_name_is_told_apart(text: str) -> None:
+@pytest.mark.parametrize("text", ["${X[0]}", "${X@Q}", "${!X}", "${X", "${}", "${ X }", "${1}", "${X^^y}"])
+def test_what_is_none_of_our_references_is_told_apart(text: str) -> None:
     assert [reference.name for reference in references(text)] == [""]
 
 

@@ -122,7 +122,7 @@ def test_a_byte_order_mark_is_no_text() -> None:
     ("source", "message"),
     [
         ("a: 1\nb: 2\na: 3\n", '3:1: the key "a" stands twice, first in line 1'),
-        ("a: b\n---\nc: d\n", "2:1: a second document begins here"),
+        ("a: b\n---\nc: d\n", "3:1: a second document begins here"),
         ("a: *b", '1:4: the alias "*b" has no anchor "&b" before it'),
         ("a: &a [*a]", '1:8: the alias "*a" stands inside of its own anchor'),
         ("a: !foo b", '1:4: the tag "!foo" means nothing here'),

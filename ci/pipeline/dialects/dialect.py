@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ci.pipeline import yaml_rules
 from ci.pipeline.problems import Mark, Problems
 from ci.pipeline.yaml import Mapping, Node, Scalar, describe
+from ci.pipeline.yaml_rules import Rules
 
 #: Documents of a file, and where problems go; a map in the native language for each pipeline, with the marks
 #: of what it was made of.
@@ -19,6 +21,7 @@ class Dialect:
 
     name: str
     translate: Translate
+    rules: Rules  #: how it reads YAML
     recognises: Callable[[Sequence[Node]], bool]  #: whether documents of no telling name are written in it
     files: tuple[
         str, ...
@@ -40,6 +43,9 @@ def _native(documents: Sequence[Node], problems: Problems) -> list[Mapping]:
         problems.error(Mark(), 'the file is empty; it needs "steps"')
     elif not isinstance(root, Mapping):
         problems.error(root.mark, f'a pipeline is a map with "steps", this is {describe(root)}')
+    elif len(documents) > 1:
+        message = "a second document begins here; a file holds one pipeline: put it into .ci/"
+        problems.error(documents[1].mark, message)
     else:
         return [root]
     return []
@@ -48,6 +54,7 @@ def _native(documents: Sequence[Node], problems: Problems) -> list[Mapping]:
 NATIVE = Dialect(
     name="native",
     translate=_native,
+    rules=yaml_rules.NATIVE,
     recognises=lambda documents: False,
     files=(".ci.yml", ".ci.yaml"),
     folder=".ci",

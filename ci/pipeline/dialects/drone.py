@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingOf
 from dataclasses import replace
 
+from ci.pipeline import yaml_rules
 from ci.pipeline.dialects import drone_when, rewrite
 from ci.pipeline.dialects.dialect import Dialect
 from ci.pipeline.dialects.printing import printed
@@ -72,6 +73,10 @@ def _volumes_of_step(rewriter: Rewriter, node: Node) -> Node | None:
             rewriter.problems.error(item.mark, "nothing can be mounted at /run/drone")
         else:
             host = rewriter.hosts.get(name)
+            if host is None and name not in rewriter.volumes:
+                message = f"there is no volume {shown(name)}: it is left out, as by the original"
+                rewriter.problems.warn(item.mark, message)
+                continue
             what = ("volume", name) if host is None else ("host", host)
             entries = (what, ("path", path))
             found.append(_map({key: named(value, item.mark) for key, value in entries}, item.mark))
@@ -120,8 +125,9 @@ def _commands(rewriter: Rewriter, key: Scalar, node: Node) -> Iterable[Entry]:
 
 
 _CONTAINER: dict[str, rewrite.Write] = {
-    **dict.fromkeys(("name", "image", "environment", "entrypoint", "user", "depends_on", "privileged"), same),
+    **dict.fromkeys(("name", "image", "environment", "entrypoint", "user", "depends_on"), same),
     **dict.fromkeys(("dns", "dns_search", "extra_hosts", "network_mode", "shm_size"), same),
+    "privileged": rewrite.switch,
     "commands": _commands,
     "command": to("arguments"),
     "settings": by(_settings),
@@ -134,7 +140,7 @@ _CONTAINER: dict[str, rewrite.Write] = {
     "shell": silent,
     "when": silent,  # `_container` reads it
 }
-STEP = table("a step", _SOURCE, {**_CONTAINER, "failure": by(_failure), "detach": same})
+STEP = table("a step", _SOURCE, {**_CONTAINER, "failure": by(_failure), "detach": rewrite.switch})
 SERVICE = table("a service", _SOURCE, {**_CONTAINER, "detach": silent, "failure": silent, "ports": silent})
 
 
@@ -249,6 +255,10 @@ def _temporary(volume: Mapping) -> Node:
     return _map(entries, temp.mark)
 
 
+def _names(root: Mapping) -> dict[str, Mark]:
+    return {_text(item, "name"): item.mark for item in rewrite.items(root.by_name.get("volumes"))}
+
+
 def _hosts(root: Mapping) -> dict[str, str]:
     found = {}
     for item in rewrite.items(root.by_name.get("volumes")):
@@ -302,7 +312,7 @@ PIPELINE = table(
 
 
 def _pipeline(root: Mapping, problems: Problems) -> Mapping:
-    rewriter = Rewriter(problems=problems, hosts=_hosts(root))
+    rewriter = Rewriter(problems=problems, hosts=_hosts(root), volumes=_names(root))
     entries = _one_labels(rewriter.rewrite(root, PIPELINE), root.mark)
     mark = root.mark
     when = drone_when.condition(rewriter, root.by_name.get("trigger"), mark, is_trigger=True)
@@ -414,6 +424,11 @@ def _document(document: Mapping, problems: Problems) -> Iterable[Mapping]:
 
 def _checked(document: Mapping, problems: Problems) -> Iterable[Mapping]:
     kind = _text(document, "type") or "docker"
+    if kind == "docker" and not rewrite.items(document.by_name.get("steps")):
+        problems.warn(
+            document.mark, f"the pipeline {shown(_text(document, 'name'))} has no step, and is left out"
+        )
+        return ()
     if kind == "docker":
         return (_pipeline(document, problems),)
     node = document.by_name["type"]
@@ -434,6 +449,7 @@ def _recognises(documents: Sequence[Node]) -> bool:
 DRONE = Dialect(
     name="drone",
     translate=_translate,
+    rules=yaml_rules.GO_11,
     recognises=_recognises,
     files=(".drone.yml", ".drone.yaml"),
     is_lenient=True,

@@ -135,12 +135,18 @@ def is_nothing(node: Node) -> bool:
     return isinstance(node, Scalar) and node.is_null
 
 
+_TRUE, _FALSE = frozenset({"true", "yes", "on", "y"}), frozenset({"false", "no", "off", "n"})
+
+
 def is_true(node: Node | None) -> bool:
-    return (
-        isinstance(node, Scalar)
-        and node.kind is Kind.BOOL
-        and node.text.lower() in ("true", "yes", "on", "y")
-    )
+    return isinstance(node, Scalar) and node.is_plain and node.text.lower() in _TRUE
+
+
+def switch(rewriter: Rewriter, key: Scalar, node: Node) -> Iterable[Entry]:
+    """True or false, in each of the words that Go reads where it wants one of them."""
+    if isinstance(node, Scalar) and node.is_plain and node.text.lower() in _TRUE | _FALSE:
+        node = flag(is_true(node), node.mark)
+    return ((key, node),)
 
 
 def items(node: Node | None) -> tuple[Node, ...]:

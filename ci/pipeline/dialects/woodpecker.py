@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ci.event import Kind as Event
+from ci.pipeline import yaml_rules
 from ci.pipeline.dialects import rewrite
 from ci.pipeline.dialects.dialect import Dialect
 from ci.pipeline.dialects.printing import printed
@@ -138,12 +139,11 @@ def _volumes(rewriter: Rewriter, node: Node) -> Node | None:
 
 
 _CONTAINER: dict[str, rewrite.Write] = {
-    **dict.fromkeys(
-        ("name", "image", "pull", "commands", "entrypoint", "directory", "failure", "volumes"), same
-    ),
-    **dict.fromkeys(("privileged", "dns", "dns_search", "extra_hosts", "network_mode", "devices"), same),
+    **dict.fromkeys(("name", "image", "commands", "entrypoint", "directory", "failure", "volumes"), same),
+    **dict.fromkeys(("dns", "dns_search", "extra_hosts", "network_mode", "devices"), same),
     **dict.fromkeys(("tmpfs", "backend_options", "depends_on", "shm_size", "user"), same),
     "mem_limit": to("memory"),
+    **dict.fromkeys(("privileged", "pull"), rewrite.switch),
     "volumes": by(_volumes),
     "when": by(_when),
     "settings": by(_settings),
@@ -155,7 +155,7 @@ STEP = table(
     "woodpecker.md 1.4; `group` and `secrets`: corpus.md 2.3",
     {
         **_CONTAINER,
-        "detach": same,
+        "detach": rewrite.switch,
         "ports": silent,
         "group": same,
     },
@@ -333,7 +333,8 @@ PIPELINE = table(
         "labels": by(_labels),
         "platform": _platform,
         "branches": _branches,
-        **dict.fromkeys(("skip_clone", "depends_on", "concurrency", "matrix", "runs_on"), same),
+        "skip_clone": rewrite.switch,
+        **dict.fromkeys(("depends_on", "concurrency", "matrix", "runs_on"), same),
         **dict.fromkeys(("variables", "$schema"), silent),
         "networks": dropped("the containers of a job have a network of their own"),
     },
@@ -416,6 +417,7 @@ def _recognises(documents: Sequence[Node]) -> bool:
 WOODPECKER = Dialect(
     name="woodpecker",
     translate=_translate,
+    rules=yaml_rules.GO,
     recognises=_recognises,
     files=(".woodpecker.yaml", ".woodpecker.yml"),
     folder=".woodpecker",
