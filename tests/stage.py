@@ -95,15 +95,16 @@ def step(slug: str, *commands: str, fake: dict[str, str] | None = None, **more: 
     return StepSpec.model_validate({**values, **more})
 
 
-def job_of(*steps: StepSpec) -> JobSpec:
+def job_of(*steps: StepSpec, **more: object) -> JobSpec:
     numbered = tuple(one.model_copy(update={"number": number}) for number, one in enumerate(steps, 1))
-    return JobSpec(name="job", slug="job", steps=numbered)
+    return JobSpec.model_validate({"name": "job", "slug": "job", "steps": numbered, **more})
 
 
 @asynccontextmanager
-async def staged(engine: Engine, janitor: Janitor, *steps: StepSpec) -> AsyncIterator[Stage]:
+async def staged(engine: Engine, janitor: Janitor, *steps: StepSpec, **more: object) -> AsyncIterator[Stage]:
+    """`more`: of the job."""
     owner = Owner(server=f"test-{uuid.uuid4().hex}", runner="r1", job=7, attempt=1)
-    stage = Stage(engine, janitor, owner, job_of(*steps))
+    stage = Stage(engine, janitor, owner, job_of(*steps, **more))
     try:
         await engine.prepare(stage.job, owner)
         yield stage

@@ -1,8 +1,10 @@
 """Operators of `${NAME...}`: what each does to a value. One table; docs and tests come from it.
 
-Source: the studies of the peers, 1.4 and 1.7. They take `:?`, `?`, `:+` and `+` for a default, which is a
-bug of theirs: here they do what a shell does. A variable without a value and an empty one are the same, so that each
-operator means the same with and without its colon.
+Source: the studies of the peers, 1.4 and 1.7.
+
+They take `:?`, `?`, `:+` and `+` for a default, which is a bug of theirs: here they do what a shell does.
+A variable without a value and an empty one are the same, so that each operator means the same with and
+without its colon.
 """
 
 from __future__ import annotations

@@ -79,32 +79,16 @@ class Section:
 
 #: Read and compiled, and not executed yet by runners and server: section -> keys.
 _NOT_EXECUTED = {
-    "a pipeline": ("depends_on", "runs_on", "concurrency", "volumes", "pull_secrets", "workspace"),
-    "a step": ("retry", "no_output_timeout", "stop_on_exit"),
-    "a service": ("ready", "depends_on"),
+    "a pipeline": ("depends_on", "runs_on", "concurrency", "pull_secrets"),
+    "a step": ("retry", "no_output_timeout", "stop_on_exit", "environment_file"),
+    "a service": ("ready", "depends_on", "environment_file"),
     "a condition": ("evaluate", "outputs"),
     "a clone": ("tags",),
 }
-_NOT_EXECUTED_IN_CONTAINERS = (
-    *(
-        "entrypoint",
-        "arguments",
-        "directory",
-        "user",
-        "pull",
-        "environment_file",
-        "volumes",
-        "memory",
-        "cpus",
-    ),
-    *("privileged", "dns", "dns_search", "extra_hosts", "network_mode", "devices", "tmpfs", "shm_size"),
-)
 
 
 def _section(title: str, *keys: Key) -> Section:
     later = _NOT_EXECUTED.get(title, ())
-    if title in ("a step", "a service"):
-        later += _NOT_EXECUTED_IN_CONTAINERS
     known = {key.name: replace(key, is_ready=key.is_ready and key.name not in later) for key in keys}
     return Section(title=title, keys=MappingProxyType(known))
 

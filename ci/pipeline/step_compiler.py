@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ci import environ, graph
+from ci import environ, graph, rights
 from ci.errors import ConfigError, Problem
 from ci.pipeline import slug, substitute
 from ci.pipeline.containers import IMAGE
@@ -165,7 +165,7 @@ class StepCompiler:
         variables = self._own_variables(item, kind)
         computed: dict[str, str] = {}
         commands = tuple(self._fill.command(command, computed) for command in item.commands)
-        return StepSpec(
+        spec = StepSpec(
             number=number,
             name=name,
             slug=self._slugs[id(item)],
@@ -190,6 +190,14 @@ class StepCompiler:
             skip_reason=self._verdicts[id(item)].reason,
             limits=self._limits(item),
         )
+        self._check_rights(item, spec)
+        return spec
+
+    def _check_rights(self, item: Container, spec: StepSpec) -> None:
+        is_trusted, trust = not self._facts.event.is_untrusted, self._facts.context.trust
+        refusal = rights.refusal(spec, self._pipeline.volumes, trust, is_trusted=is_trusted)
+        if refusal and self._verdicts[id(item)].matches:
+            self._refuse(item.mark, f"step {shown(spec.name)}: {refusal}")
 
     def _image(self, item: Container) -> str:
         image = self._fill.text(item.image)
@@ -213,11 +221,11 @@ class StepCompiler:
             found.append(Mount(path=path, volume=volume, host=host, is_read_only=mount.is_read_only))
         return found
 
-    def _rights(self, rights: Rights) -> Rights:
+    def _rights(self, asked: Rights) -> Rights:
         text = self._fill.text
         names = ("dns", "dns_search", "extra_hosts", "tmpfs")
-        filled: dict[str, Any] = {name: tuple(map(text, getattr(rights, name))) for name in names}
-        return rights.model_copy(update={**filled, "network_mode": text(rights.network_mode)})
+        filled: dict[str, Any] = {name: tuple(map(text, getattr(asked, name))) for name in names}
+        return asked.model_copy(update={**filled, "network_mode": text(asked.network_mode)})
 
     def _limits(self, item: Container) -> Limits:
         """What the file asks for, never more than the repo may."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Condition, Thread
 
+from ci import rights
 from ci.spec import JobSpec, StepKind
 from runners.engines import park, sandbox, stream
 from runners.engines.base import EngineError, Owner
@@ -52,6 +53,7 @@ class Attempt:
         self._changed = Condition()
         self._being_made = 0
         self._settings = settings
+        self.allowed = settings.allowed
         self._subnet = ""
         self._park_image = ""
         self._prohibited: list[str] = []
@@ -62,7 +64,10 @@ class Attempt:
             network=sandbox.name_of(owner),
             volume=sandbox.name_of(owner),
             workspace=job.workspace,
+            directory=job.directory,
+            volumes={each.name: f"{sandbox.name_of(owner)}-v{at}" for at, each in enumerate(job.volumes)},
             machine_memory_bytes=0,
+            privileged=frozenset(step.slug for step in job.steps if rights.is_privileged(step, job)),
             ca_bundle=settings.ca_bundle,
             dns=settings.dns,
         )
@@ -77,12 +82,15 @@ class Attempt:
         with self._making():
             self._make_network()
             self.daemon.make_volume(self.place.volume, sandbox.labels_of(self.owner))
+            for volume in self.job.volumes:
+                name, labels = self.place.volumes[volume.name], sandbox.labels_of(self.owner)
+                self.daemon.make_volume(name, labels, sandbox.volume_options(volume))
         self._prohibited = park.prohibited(self._subnet, self._settings.subnets, self._machine_addresses())
         Thread(target=self._remove_waste, name="engine-remove", daemon=True).start()
         self.parking.make_ahead()
 
     def fill(self, tar: Iterable[bytes]) -> None:
-        self.daemon.put(self.parking.first().container, self.place.workspace, tar)
+        self.daemon.put(self.parking.first().container, self.place.directory, tar)
 
     def create(self, name: str, config: Config) -> str:
         """As the daemon's, but never after `destroy`: a late container would make the volume again."""

@@ -35,6 +35,8 @@ _STARTS = 4
 _DEATH_SECONDS = 10.0
 _MEMORY_SECONDS = 0.5
 _KILLED = 137
+#: What the engine says where the image does not fit to what it is started with.
+_FAULTS_OF_IMAGES = ("exec format error", "permission denied", "unable to find user", "unable to find group")
 _RESTARTED = Exit(
     code=None,
     outcome=Outcome.INFRA,
@@ -66,14 +68,16 @@ class ContainerStep:
         self._is_fed = False
         self._ahead: Future[Created | None] | None = None
         self._tries = 0
+        self._refusal = sandbox.not_allowed(step, attempt.job, attempt.allowed)
 
     # --- from other threads ----------------------------------------------------------------------
 
     def ready(self) -> None:
         """Create the container ahead, if it is known how. In a thread; once."""
-        image = self._attempt.images.known(self._step.image)
+        image = self._attempt.images.known(self._step.image, self._step.pull)
         if image is None:
-            self._attempt.images.get(self._step.image)
+            if not self._refusal:
+                self._attempt.images.get(self._step.image, self._step.pull)
             return
         with self._lock:
             if self._ahead is not None or self._stopped.done() or self._has_own_namespace:
@@ -100,6 +104,8 @@ class ContainerStep:
     # --- the step's thread -----------------------------------------------------------------------
 
     def run(self, launch: Launch) -> Exit:
+        if self._refusal:
+            return Exit(code=None, outcome=Outcome.INFRA, reason=self._refusal)
         try:
             image = self._image()
             if image is None:
@@ -114,7 +120,7 @@ class ContainerStep:
 
     def _image(self) -> Image | None:
         """None: stopped while it was waited for."""
-        future = self._attempt.images.get(self._step.image)
+        future = self._attempt.images.get(self._step.image, self._step.pull)
         either: tuple[Future[Any], ...] = (future, self._stopped)
         wait(either, return_when=FIRST_COMPLETED)
         return None if self._stopped.done() else future.result()
@@ -144,7 +150,7 @@ class ContainerStep:
     def _door(self, image: Image) -> Door:
         if self._step.commands:  # of a service too
             return Door.JOINED
-        if not image.arguments:
+        if not sandbox.program_of(self._step, image):
             raise ImageError(
                 f"image {self._step.image} has neither entrypoint nor command, and the step has no commands"
             )
@@ -156,12 +162,13 @@ class ContainerStep:
             self._running = None
         self._attempt.deaths.forget(created.container)
         is_missing = "no such file" in error or "executable file not found" in error
-        if is_missing and created.door is not Door.BARE and "/bin/sh" in error:
+        shell = sandbox.shell_of(self._step)
+        if is_missing and created.door is not Door.BARE and shell in error:
             self._discard(created)
             if created.door is Door.JOINED:
-                raise ImageError(images.no_shell(self._step.image))
+                raise ImageError(images.no_shell(self._step.image, shell))
             self._attempt.images.note_no_shell(image)
-        elif is_missing or "exec format error" in error or "permission denied" in error:
+        elif is_missing or any(text in error for text in _FAULTS_OF_IMAGES):
             self._discard(created)
             raise ImageError(f"image {self._step.image} cannot be started: {error}")
         elif "non running container" in error or "No such container" in error:
@@ -206,7 +213,7 @@ class ContainerStep:
 
     def _payload(self, launch: Launch, image: Image) -> bytes:
         if not self._step.commands:
-            return gate.exec_payload(launch.environment, image.arguments)
+            return gate.exec_payload(launch.environment, sandbox.program_of(self._step, image))
         exported = {name: value for name, value in launch.environment.items() if is_exportable(name)}
         return gate.commands_payload(exported, self._step.commands, launch.mark_token)
 

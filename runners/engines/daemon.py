@@ -110,7 +110,8 @@ class Daemon(Protocol):
 
     def remove_network(self, network: str) -> None: ...
 
-    def make_volume(self, name: str, labels: Labels) -> None: ...
+    def make_volume(self, name: str, labels: Labels, options: Mapping[str, str] | None = None) -> None:
+        """`options` of the daemon's own driver, as for a volume in memory."""
 
     def volumes(self, labels: Labels) -> list[str]: ...
 

@@ -189,9 +189,9 @@ class Client:
         with _told(), _gone_is_fine(404):
             self._api.remove_network(network)
 
-    def make_volume(self, name: str, labels: Labels) -> None:
+    def make_volume(self, name: str, labels: Labels, options: Mapping[str, str] | None = None) -> None:
         with _told():
-            self._api.create_volume(name, labels=dict(labels))
+            self._api.create_volume(name, labels=dict(labels), driver_opts=dict(options or {}))
 
     def volumes(self, labels: Labels) -> list[str]:
         with _told():

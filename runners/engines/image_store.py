@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock, Thread
 
+from ci.spec import Pull
 from runners.engines import images, park
 from runners.engines.base import EngineError
 from runners.engines.daemon import Daemon, Image
@@ -28,29 +29,31 @@ class ImageStore:
         self._mirrors = settings.image_mirrors
         self._pause = pause
         self._lock = Lock()
-        self._found: dict[str, Future[Image]] = {}
+        self._found: dict[tuple[str, Pull], Future[Image]] = {}
         self._without_shell: set[str] = set()
 
-    def get(self, image: str) -> Future[Image]:
-        """Fails with ImageError, or EngineError. A failure is not kept: the next one tries again."""
+    def get(self, image: str, pull: Pull = Pull.MISSING) -> Future[Image]:
+        """Fails with ImageError, or EngineError. A failure is not kept: the next one tries again. A registry
+        that is always to be asked is asked once in a job."""
         name = images.mirrored(image, self._mirrors)
         with self._lock:
-            known = self._found.get(name)
+            known = self._found.get((name, pull))
             if known is not None and not (known.done() and known.exception()):
                 return known
-            future = self._found[name] = Future()
-        Thread(target=self._fetch, args=(image, name, future), name="engine-image", daemon=True).start()
+            future = self._found[name, pull] = Future()
+        Thread(target=self._fetch, args=(image, name, pull, future), name="engine-image", daemon=True).start()
         return future
 
-    def known(self, image: str) -> Image | None:
+    def known(self, image: str, pull: Pull = Pull.MISSING) -> Image | None:
         """Without asking the engine."""
-        future = self._found.get(images.mirrored(image, self._mirrors))
+        future = self._found.get((images.mirrored(image, self._mirrors), pull))
         return future.result() if future and future.done() and not future.exception() else None
 
     def forget(self, image: str) -> None:
         """It is gone from the engine."""
         with self._lock:
-            self._found.pop(images.mirrored(image, self._mirrors), None)
+            for pull in Pull:
+                self._found.pop((images.mirrored(image, self._mirrors), pull), None)
 
     def has_shell(self, image: Image) -> bool:
         return image.id not in self._without_shell
@@ -79,16 +82,18 @@ class ImageStore:
             raise EngineError(f"the image {park.IMAGE} was made, but the engine does not have it")
         return made.id
 
-    def _fetch(self, image: str, name: str, future: Future[Image]) -> None:
+    def _fetch(self, image: str, name: str, pull: Pull, future: Future[Image]) -> None:
         try:
-            future.set_result(self._find(image, name))
+            future.set_result(self._find(image, name, pull))
         except (ImageError, EngineError) as error:
             future.set_exception(error)
 
-    def _find(self, image: str, name: str) -> Image:
-        found = self._daemon.image(name)
+    def _find(self, image: str, name: str, pull: Pull) -> Image:
+        found = None if pull is Pull.ALWAYS else self._daemon.image(name)
         if found is not None:
             return found
+        if pull is Pull.NEVER:
+            raise ImageError(images.never_pulled(image))
         self._pull(image, name)
         found = self._daemon.image(name)
         if found is None:

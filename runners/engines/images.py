@@ -60,13 +60,17 @@ def is_lasting(error: str) -> bool:
 def pull_failed(image: str, name: str, error: str) -> str:
     asked = image if name == full_name(image) else f"{image} (asked for as {name})"
     return (
-        f"image {asked} is not on this runner's engine and cannot be pulled; check its name and tag, and "
+        f"image {asked} cannot be pulled; check its name and tag, and "
         f"whether the machine reaches its registry: {error.strip()}"
     )
 
 
-def no_shell(image: str) -> str:
+def never_pulled(image: str) -> str:
+    return f"image {image} is not on this runner's engine, and the step says `pull: never`"
+
+
+def no_shell(image: str, shell: str = "/bin/sh") -> str:
     return (
-        f"image {image} has no /bin/sh, and commands need one; use an image with a shell, or run the image's "
+        f"image {image} has no {shell}, and commands need one; use an image with a shell, or run the image's "
         "own entrypoint by leaving `commands` out"
     )

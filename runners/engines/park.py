@@ -22,9 +22,10 @@ READY = b"ready"
 CLEAN = b"clean\n"
 _APPLETS = ("sh", "cat", "ip", "chmod", "chown")
 
-#: $0 is the workspace, if this one holds it; the arguments are what is prohibited.
+#: $0 is the folder that is cloned into, if this one holds the workspace; the arguments: what is prohibited.
 PARK = r"""
-[ -z "$0" ] || chmod 0777 "$0" || exit 1
+[ -z "$0" ] || ( umask 0; chmod 0777 "$shipway_workspace" && /bin/busybox mkdir -p "$0" ) || exit 1
+for folder in /volumes/*; do [ ! -d "$folder" ] || chmod 0777 "$folder" || exit 1; done
 for address in "$@"; do ip route add prohibit "$address" || exit 1; done
 hosts=$(cat /etc/hosts); resolv=$(cat /etc/resolv.conf); name=$(cat /etc/hostname)
 sockets() {

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ci.errors import Invalid
+from ci.rights import SWITCHES
+from runners.engines.sandbox import Allowed
 
 #: A range that is seldom used; each job takes a small subnet of it.
 DEFAULT_SUBNETS = "10.213.0.0/16"
@@ -22,17 +25,39 @@ class DockerSettings:
     ca_bundle: Path | None = None
     subnets: str = DEFAULT_SUBNETS
     dns: tuple[str, ...] = ()
+    allowed: Allowed = field(default_factory=Allowed)
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> DockerSettings:
-        """From SHIPWAY_IMAGE_MIRRORS, SHIPWAY_CA_BUNDLE, SHIPWAY_SUBNETS and SHIPWAY_DNS."""
+        """From SHIPWAY_IMAGE_MIRRORS, SHIPWAY_CA_BUNDLE, SHIPWAY_SUBNETS, SHIPWAY_DNS, SHIPWAY_ALLOW and
+        SHIPWAY_HOST_FOLDERS."""
         bundle = environ.get("SHIPWAY_CA_BUNDLE", "")
         return cls(
             image_mirrors=_mirrors(environ.get("SHIPWAY_IMAGE_MIRRORS", "")),
             ca_bundle=_bundle(bundle) if bundle else None,
             subnets=_subnets(environ.get("SHIPWAY_SUBNETS", "") or DEFAULT_SUBNETS),
-            dns=tuple(_address(text) for text in environ.get("SHIPWAY_DNS", "").replace(",", " ").split()),
+            dns=tuple(_address(text) for text in _words(environ.get("SHIPWAY_DNS", ""))),
+            allowed=Allowed(
+                rights=frozenset(_switch(text) for text in _words(environ.get("SHIPWAY_ALLOW", ""))),
+                host_folders=tuple(_folder(text) for text in _words(environ.get("SHIPWAY_HOST_FOLDERS", ""))),
+            ),
         )
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _switch(text: str) -> str:
+    if text not in SWITCHES:
+        raise Invalid(f"SHIPWAY_ALLOW: {text!r} is none of {', '.join(SWITCHES)}")
+    return text
+
+
+def _folder(text: str) -> str:
+    if not text.startswith("/") or posixpath.normpath(text) != text.rstrip("/"):
+        raise Invalid(f"SHIPWAY_HOST_FOLDERS: {text!r} is no absolute path of a folder, such as /srv/cache")
+    return text.rstrip("/")
 
 
 def _mirrors(text: str) -> tuple[tuple[str, str], ...]:

@@ -36,7 +36,9 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[]
 def docker(_images: None) -> Docker:
     """A Docker stage of some steps: `async with docker(step(...)) as stage`."""
 
-    def make(*steps: StepSpec, settings: DockerSettings = SETTINGS) -> AbstractAsyncContextManager[Stage]:
-        return staged(DockerEngine(settings), DockerJanitor(settings), *steps)
+    def make(
+        *steps: StepSpec, settings: DockerSettings = SETTINGS, **job: object
+    ) -> AbstractAsyncContextManager[Stage]:
+        return staged(DockerEngine(settings), DockerJanitor(settings), *steps, **job)
 
     return make

@@ -62,6 +62,7 @@ async def test_a_volume_that_the_engine_makes_again_carries_its_owner(docker: Do
             network="none",
             volume=sandbox.name_of(stage.owner),
             workspace="/workspace",
+            directory="/workspace",
             machine_memory_bytes=1 << 30,
         )
         daemon = Client()

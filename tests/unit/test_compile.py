@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ci.event import Event, Kind
 from ci.pipeline.compile import Compiled, build_jobs, compile_pipeline
 from ci.pipeline.parse import parse
 from ci.pipeline.slug import Slugs
-from ci.spec import JobSpec, Limits
+from ci.spec import JobSpec, Limits, Trust
 from ci.status import Status
 from runners.plan import Plan
 
@@ -240,3 +241,38 @@ def test_slugs_are_unique_and_the_same_each_time(names: list[str]) -> None:
     assert len(set(found)) == len(found)
     assert found == [second.take(name) for name in names]
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) for slug in found)
+
+
+# --- rights: refused before anything runs ---------------------------------------------------------------
+
+WANTS = [
+    ("privileged: true", "security"),
+    ("network_mode: host", "network"),
+    ("dns: 192.0.2.1", "network"),
+    ("dns_search: example.org", "network"),
+    ("extra_hosts: ['db:192.0.2.7']", "network"),
+    ("devices: ['/dev/kvm:/dev/kvm']", "volumes"),
+    ("tmpfs: [/scratch]", "volumes"),
+    ("shm_size: 64m", "volumes"),
+    ("volumes: ['/srv/given:/given']", "volumes"),
+    ("volumes: ['fast:/fast']", "volumes"),
+]
+OF_A_REPO = "volumes: {{ fast: {{ memory: true }} }}\nsteps:\n  a:\n    image: x\n    commands: [b]\n    {}\n"
+
+
+@pytest.mark.parametrize(("key", "switch"), WANTS)
+def test_a_right_that_the_repo_does_not_have_is_refused_where_the_file_asks(key: str, switch: str) -> None:
+    text = OF_A_REPO.format(key)
+    with pytest.raises(ConfigError, match=f"a server admin can allow `{switch}` in the settings") as error:
+        compiled(text)
+    assert error.value.problems[0].line == 4
+    allowed = replace(CONTEXT, trust=Trust.model_validate({switch: True}))
+    assert build_jobs({".ci.yml": text}, push(), allowed).jobs[0].trust == allowed.trust
+    fork = push(pull_request=1, is_from_fork=True, kind=Kind.PULL_REQUEST)
+    with pytest.raises(ConfigError, match="never allowed in a build of a fork"):
+        build_jobs({".ci.yml": text}, fork, allowed)
+
+
+def test_a_step_that_does_not_run_may_ask_for_anything() -> None:
+    text = OF_A_REPO.format("privileged: true\n    when: { branch: other }") + "  b: {image: x, commands: y}"
+    assert [step.skip_reason == "" for step in job(text).steps] == [True, False, True]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ci import rights
 from ci.errors import Invalid
-from ci.spec import Limits, StepKind, StepSpec
+from ci.spec import Device, JobSpec, Limits, Mount, Rights, StepKind, StepSpec, Trust, Volume
 from runners.engines import park, sandbox
 from runners.engines.base import Owner
 from runners.engines.daemon import Image
-from runners.engines.sandbox import Door, Place
+from runners.engines.sandbox import Allowed, Door, Place
 from runners.engines.settings import DockerSettings
 
 OWNER = Owner(server="s1", runner="r1", job=7, attempt=2)
 GIB = 1 << 30
-PLACE = Place(owner=OWNER, network="net", volume="vol", workspace="/workspace", machine_memory_bytes=8 * GIB)
+PLACE = Place(
+    owner=OWNER,
+    network="net",
+    volume="vol",
+    workspace="/workspace",
+    directory="/workspace",
+    machine_memory_bytes=8 * GIB,
+)
 IMAGE = Image(id="sha256:1", entrypoint=("/entry",), command=("a",))
 
 
@@ -204,3 +214,138 @@ def test_settings_are_read_from_the_environment(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named_with_its_value(name: str, value: str) -> None:
     with pytest.raises(Invalid, match=name):
         DockerSettings.load({name: value})
+
+
+# --- rights --------------------------------------------------------------------------------------------
+
+ASKS: list[tuple[dict[str, Any], str]] = [
+    ({"rights": Rights(is_privileged=True)}, "security"),
+    ({"rights": Rights(network_mode="host")}, "network"),
+    ({"rights": Rights(dns=("192.0.2.1",))}, "network"),
+    ({"rights": Rights(dns_search=("example.org",))}, "network"),
+    ({"rights": Rights(extra_hosts=("db:192.0.2.7",))}, "network"),
+    ({"rights": Rights(devices=(Device(path="/dev/a", host="/dev/a"),))}, "volumes"),
+    ({"rights": Rights(tmpfs=("/scratch",))}, "volumes"),
+    ({"rights": Rights(shm_bytes=1 << 20)}, "volumes"),
+    ({"mounts": (Mount(path="/given", host="/srv/given"),)}, "volumes"),
+    ({"mounts": (Mount(path="/fast", volume="fast"),)}, "volumes"),
+]
+ALL_TRUST = Trust(network=True, volumes=True, security=True)
+ALL_ALLOWED = Allowed(rights=frozenset({"network", "volumes", "security"}), host_folders=("/srv",))
+
+
+def job(spec: StepSpec, **more: Any) -> JobSpec:
+    values = {"name": "j", "slug": "j", "steps": (spec,), "trust": ALL_TRUST, **more}
+    return JobSpec.model_validate({"volumes": (Volume(name="fast", is_memory=True),), **values})
+
+
+@pytest.mark.parametrize(("asks", "switch"), ASKS)
+def test_a_right_needs_the_switch_of_the_repo_and_is_never_a_forks(asks: dict[str, Any], switch: str) -> None:
+    spec = step(**asks)
+    assert sandbox.not_allowed(spec, job(spec), ALL_ALLOWED) == ""
+    others = ALL_TRUST.model_copy(update={switch: False})
+    refusal = sandbox.not_allowed(spec, job(spec, trust=others), ALL_ALLOWED)
+    assert refusal.endswith(f"a server admin can allow `{switch}` in the settings of the repo")
+    of_a_fork = sandbox.not_allowed(spec, job(spec, is_trusted=False), ALL_ALLOWED)
+    assert of_a_fork.endswith("is never allowed in a build of a fork")
+
+
+@pytest.mark.parametrize(("asks", "switch"), ASKS)
+def test_what_reaches_the_machine_needs_the_word_of_its_owner_too(asks: dict[str, Any], switch: str) -> None:
+    spec = step(**asks)
+    refusal = sandbox.not_allowed(spec, job(spec), Allowed(host_folders=("/srv",)))
+    (want,) = rights.wanted(spec, job(spec).volumes)
+    assert want.stays_in_job == (refusal == "")
+    says = f"{want.what} is not allowed on this runner: its owner can set SHIPWAY_ALLOW={switch}"
+    assert refusal in ("", says)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_allowed"),
+    [
+        ("/srv", True),
+        ("/srv/", True),
+        ("/srv/a/b", True),
+        ("/srv/../etc", False),
+        ("/srv2", False),
+        ("/", False),
+        ("/etc", False),
+    ],
+)
+def test_a_folder_of_the_machine_lies_below_one_that_is_named(path: str, is_allowed: bool) -> None:
+    spec = step(mounts=(Mount(path="/given", host=path),))
+    assert (sandbox.not_allowed(spec, job(spec), ALL_ALLOWED) == "") == is_allowed
+
+
+def test_a_network_of_another_container_is_refused_to_everybody() -> None:
+    spec = step(rights=Rights(network_mode="container:other"))
+    assert "another job's" in sandbox.not_allowed(spec, job(spec), ALL_ALLOWED)
+
+
+APPROVED = ALL_TRUST.model_copy(update={"privileged_plugins": ("example/builder",)})
+
+
+@pytest.mark.parametrize(
+    ("more", "is_privileged"),
+    [
+        ({}, True),
+        ({"image": "example/builder"}, True),
+        ({"image": "example/builder2:1"}, False),
+        ({"image": "evil.example/example/builder:1"}, False),
+        ({"commands": ("id",), "kind": StepKind.COMMANDS}, False),
+        ({"kind": StepKind.SERVICE}, False),
+        ({"entrypoint": ("/bin/sh",)}, False),
+        ({"arguments": ("-c",)}, False),
+        ({"environment": {"LD_PRELOAD": "/workspace/evil.so"}}, False),
+        ({"secrets": {"A": "b"}}, False),
+        ({"mounts": (Mount(path="/usr", volume="fast"),)}, False),
+        ({"environment_files": (".env",)}, False),
+    ],
+)
+def test_a_plugin_of_an_approved_image_is_privileged_only_where_settings_alone_tell_it(
+    more: dict[str, Any], is_privileged: bool
+) -> None:
+    spec = step(**{"kind": StepKind.PLUGIN, "image": "example/builder:3", **more})
+    assert rights.is_privileged(spec, job(spec, trust=APPROVED)) == is_privileged
+    assert not rights.is_privileged(spec, job(spec, trust=APPROVED, is_trusted=False))
+    if is_privileged:
+        refusal = sandbox.not_allowed(spec, job(spec, trust=APPROVED), Allowed())
+        assert (
+            refusal == "`privileged` is not allowed on this runner: its owner can set SHIPWAY_ALLOW=security"
+        )
+
+
+@given(spec=STEPS)
+def test_a_privileged_step_of_no_other_slug_has_more(spec: StepSpec) -> None:
+    place = replace(PLACE, privileged=frozenset({spec.slug + "x"}))
+    assert not config(spec, place=place)["HostConfig"]["Privileged"]
+
+
+def test_a_privileged_step_has_all_that_the_daemon_gives() -> None:
+    host = config(step(), place=replace(PLACE, privileged=frozenset({"a"})))["HostConfig"]
+    assert (host["Privileged"], host["CapDrop"], host["SecurityOpt"]) == (True, [], [])
+    assert host["PidsLimit"] > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"SHIPWAY_ALLOW": "everything"},
+            "SHIPWAY_ALLOW: 'everything' is none of network",
+        ),
+        ({"SHIPWAY_HOST_FOLDERS": "srv"}, "SHIPWAY_HOST_FOLDERS: 'srv' is no absolute path"),
+        ({"SHIPWAY_HOST_FOLDERS": "/srv/../etc"}, "is no absolute path"),
+    ],
+)
+def test_what_a_runner_allows_is_checked_when_it_starts(given: dict[str, str], says: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(says)):
+        DockerSettings.load(given)
+
+
+def test_a_runner_allows_what_its_variables_name() -> None:
+    given = {"SHIPWAY_ALLOW": "network, volumes", "SHIPWAY_HOST_FOLDERS": "/srv/a /srv/b/"}
+    loaded = DockerSettings.load(given)
+    assert loaded.allowed == Allowed(
+        rights=frozenset({"network", "volumes"}), host_folders=("/srv/a", "/srv/b")
+    )
