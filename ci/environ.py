@@ -20,6 +20,8 @@ from ci.spec import Limits, Trust
 #: Linux refuses to start a program with a longer variable than 128 KiB; a message may not end the build.
 MAX_VALUE_BYTES = 32 * 1024
 MAX_FILES = 500
+#: Every container has this folder to itself, in memory, and whoever runs the step may write there.
+OUTPUT_FILE = "/dev/shm/shipway-output"
 
 _NONE = "0" * 40
 _GIVEN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
@@ -299,6 +301,7 @@ _JOB_AND_STEP = (
     _us("CI_STEP_TYPE", "`commands`, `plugin` or `service`", _step(lambda s: s.kind), Scope.STEP),
     _us("CI_STEP_URL", "page of the step's log", _step(lambda s: s.url), Scope.STEP),
     _run("CI_STEP_STARTED", "when the step started, in seconds since 1970"),
+    _run("CI_OUTPUT", "a file: what the step writes into it, the steps that depend on it get as variables"),
 )
 _PREVIOUS = (
     _us("CI_PREV_COMMIT_SHA", "the commit that the ref named before", lambda f: _sha(f.event.before)),
@@ -350,6 +353,7 @@ def run_variables(
         "CI_PIPELINE_STARTED": str(int(job_started_at)),
         "CI_STEP_STARTED": str(int(step_started_at)),
         "CI_MACHINE": bounded(machine),
+        "CI_OUTPUT": OUTPUT_FILE,
         "CI_SYSTEM_PLATFORM": f"linux/{_ARCHITECTURES.get(architecture, architecture)}",
     }
     return {name: value for name, value in found.items() if value}

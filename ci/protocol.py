@@ -103,13 +103,17 @@ class LogEnded(_Message):
 
 
 class JobEnded(_Message):
-    """All containers of the attempt are gone. `status` is the fold of the steps."""
+    """All containers of the attempt are gone. `status` is the fold of the steps.
+
+    `stops_build`: a step failed whose failure is to cancel the other jobs of the build.
+    """
 
     type: Literal["job_ended"] = "job_ended"
     status: Status
     outcome: Outcome | None = None
     reason: str = ""
     after_seconds: float
+    stops_build: bool = False
 
 
 Change = Annotated[StepChanged | StepAsks | LogEnded | JobEnded, Field(discriminator="type")]

@@ -111,6 +111,10 @@ class Ready(_Data):
     interval_seconds: float = 1
     timeout_seconds: float = 60
 
+    @property
+    def is_of_image(self) -> bool:
+        return self.port is None and not self.command
+
 
 class Wanted(_Data):
     """Values that earlier steps must have put out: each name has one of its patterns (globs)."""

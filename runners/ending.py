@@ -60,29 +60,66 @@ class Halt:
         return cls(status=Status.ERROR, outcome=Outcome.INFRA, reason=reason, grace_seconds=grace_seconds)
 
     @property
-    def undecided_status(self) -> Status:
-        return Status.CANCELLED if self.status is Status.CANCELLED else Status.SKIPPED
+    def end(self) -> End:
+        """Of a step that runs."""
+        return End(self.status, self.outcome, self.reason)
 
     @property
-    def undecided_outcome(self) -> Outcome:
-        return Outcome.CANCELLED if self.status is Status.CANCELLED else Outcome.SKIPPED
+    def undecided_end(self) -> End:
+        """Of a step that had not started."""
+        if self.status is Status.CANCELLED:
+            return End(Status.CANCELLED, Outcome.CANCELLED, self.reason)
+        return End(Status.SKIPPED, Outcome.SKIPPED, self.reason)
 
 
-def end_of(
-    step: StepSpec, exit_: Exit, halt: Halt | None, *, is_timed_out: bool, is_stopped_with_job: bool
-) -> End:
-    """What the end of a step means. A step that passed before our stop reached it has passed."""
+def end_of(step: StepSpec, exit_: Exit, stop: End | None) -> End:
+    """What the end of a step means; `stop`: what it becomes because we stopped it.
+
+    A step that passed before our stop reached it has passed.
+    """
     if exit_.is_success:
         return End(Status.SUCCESS, Outcome.EXIT)
-    if is_stopped_with_job:
-        return End(Status.SUCCESS, None, "stopped with the job")
-    if halt is not None and exit_.outcome is not Outcome.OOM:
-        return End(halt.status, halt.outcome, halt.reason)
-    if is_timed_out:
-        limit = duration(step.timeout_seconds or 0)
-        return End(Status.FAILURE, Outcome.TIMEOUT, f"stopped after the step's limit of {limit}")
+    if stop is not None and (exit_.outcome is not Outcome.OOM or stop.status is Status.SUCCESS):
+        return stop
+    if exit_.outcome is Outcome.EXIT and exit_.code in step.stop_on_exit:
+        return End(Status.SUCCESS, Outcome.EXIT, f"exited with {exit_.code}, which ends the job here")
     status = _STATUS.get(exit_.outcome, Status.ERROR)
     return End(status, exit_.outcome, exit_.reason or _code_in_words(exit_.code))
+
+
+def is_last_of_job(step: StepSpec, exit_: Exit) -> bool:
+    """Whether the step says by its exit code that nothing more of the job is to be done."""
+    return exit_.outcome is Outcome.EXIT and exit_.code in step.stop_on_exit
+
+
+#: What a service or detached step becomes that ran until there was nothing left to accompany.
+STOPPED_WITH_JOB = End(Status.SUCCESS, None, "stopped with the job")
+
+
+def over_limit(seconds: float) -> End:
+    return End(Status.FAILURE, Outcome.TIMEOUT, f"stopped after the step's limit of {duration(seconds)}")
+
+
+def silent(seconds: float) -> End:
+    reason = f"stopped because it printed nothing for {duration(seconds)}, its limit without output"
+    return End(Status.FAILURE, Outcome.TIMEOUT, reason)
+
+
+def never_ready(seconds: float, why: str) -> End:
+    reason = f"did not become ready in {duration(seconds)}: {why}; its log may say more"
+    return End(Status.ERROR, Outcome.TIMEOUT, reason)
+
+
+def ended_unready(end: End, tail: str) -> End:
+    """`tail`: the end of its log, masked."""
+    if end.status is not Status.FAILURE:
+        return end
+    last = f'; its last line: "{tail}"' if tail else ""
+    return End(Status.ERROR, end.outcome, f"ended before it was ready: {end.reason}{last}")
+
+
+def stopped_by(culprit: StepSpec) -> End:
+    return End(Status.CANCELLED, Outcome.CANCELLED, f"stopped because {culprit.name} failed")
 
 
 def _code_in_words(code: int | None) -> str:

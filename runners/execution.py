@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from ci import aliases
@@ -25,16 +25,26 @@ from ci.environ import run_variables
 from ci.errors import ShipwayError
 from ci.protocol import Change, JobEnded, StepAsks, StepChanged
 from ci.settings import plugin_variables
-from ci.spec import StepKind, StepSpec
+from ci.spec import Ready, StepKind, StepSpec, Stops
 from ci.status import Outcome, Status, of_job
-from runners.clone import Clone, CloneError, fill_workspace
-from runners.ending import End, Halt, end_of
-from runners.engines.base import Engine, EngineError, Exit, Launch, Owner
+from runners.clone import Clone, fill_workspace
+from runners.ending import (
+    STOPPED_WITH_JOB,
+    End,
+    Halt,
+    end_of,
+    ended_unready,
+    is_last_of_job,
+    never_ready,
+    stopped_by,
+)
+from runners.engines.base import Engine, EngineError, Exit, Owner
 from runners.handover import Handover
 from runners.journal import Journal
 from runners.plan import Plan
 from runners.spool import Order, OrderCancel, OrderGranted, OrderKill, SpoolWriter
 from runners.step_log import StepLog
+from runners.step_run import StepRun, Surroundings
 
 DESTROY_TRIES = 4
 _STUCK_SECONDS = 20.0
@@ -68,7 +78,9 @@ class Execution:
         self._halted = asyncio.Event()
         self._over = asyncio.Event()
         self._granted = {step.number: asyncio.Event() for step in self._spec.steps if step.deploy}
-        self._timed_out: set[str] = set()
+        self._stopped = {step.slug: asyncio.Event() for step in self._spec.steps}
+        self._ended_by: dict[str, End] = {}  #: what steps become that we stopped, beside the halt
+        self._stops_build = False
         self._ends: dict[str, End] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -104,8 +116,8 @@ class Execution:
         if self._over.is_set():
             return
         self._halt = self._halt or halt
-        for step in self._plan.end_undecided(halt.undecided_status):
-            self._record_end(step, End(halt.undecided_status, halt.undecided_outcome, halt.reason))
+        for step in self._plan.end_undecided(halt.undecided_end.status):
+            self._record_end(step, halt.undecided_end)
         self._halted.set()
         for step in self._spec.steps:
             if not self._plan.status(step.slug).is_terminal:
@@ -139,8 +151,7 @@ class Execution:
                 if decision.is_start:
                     self._spawn(self._run_step(decision.step))
                 else:
-                    end = End(Status.SKIPPED, Outcome.SKIPPED, decision.skip_reason)
-                    self._record_end(decision.step, end)
+                    self._skip([decision.step], decision.skip_reason)
             for step in self._plan.near():
                 if step.kind is not StepKind.CLONE:
                     self._engine.ready(step)
@@ -185,50 +196,48 @@ class Execution:
 
     async def _run_step(self, step: StepSpec) -> None:
         if step.deploy and not await self._is_granted(step):
-            return self._finish(step, None, Exit(code=None, outcome=Outcome.CANCELLED))
-        log: StepLog | None = None
-        timer = self._start_timer(step)
+            return self._finish(step, Exit(code=None, outcome=Outcome.CANCELLED))
+        self._record(StepChanged(step=step.number, status=Status.RUNNING, after_seconds=self._after()))
+        token = secrets.token_hex(16)
         try:
-            self._record(StepChanged(step=step.number, status=Status.RUNNING, after_seconds=self._after()))
-            token = secrets.token_hex(16)
             log = self._open_log(step, token)
-            exit_ = await self._start(step, log, token)
-        except asyncio.CancelledError:
-            exit_ = Exit(code=None, outcome=Outcome.INFRA, reason="the engine never said how it ended")
-        except (EngineError, CloneError, ShipwayError) as error:
+        except ShipwayError as error:
             exit_ = Exit(code=None, outcome=Outcome.INFRA, reason=str(error))
-        except Exception as error:  # the edge: whatever goes wrong with a step is its end, with a reason
-            exit_ = Exit(code=None, outcome=Outcome.INFRA, reason=self._internal(error))
-        finally:
-            if timer:
-                timer.cancel()
-        self._finish(step, log, exit_)
+            return self._finish(step, exit_)
+        run = StepRun(step, log, self._around(step, token))
+        return self._finish(step, await run.run(), log, run)
 
     def _open_log(self, step: StepSpec, token: str) -> StepLog:
         return self._spool.open_log(
             step.number, masks=self._masks, token=token, limit_bytes=step.limits.log_bytes
         )
 
-    def _start(self, step: StepSpec, log: StepLog, token: str) -> Awaitable[Exit]:
-        if step.kind is StepKind.CLONE:
-            if self._clone is None:
-                raise EngineError("the job has a clone step but does not say what to clone")
-            return fill_workspace(self._clone, self._engine, log)
-        loop = asyncio.get_running_loop()
+    def _around(self, step: StepSpec, token: str) -> Surroundings:
+        return Surroundings(
+            engine=self._engine,
+            token=token,
+            environment=lambda of_files: self._environment(step, of_files),
+            clone=self._fill if step.kind is StepKind.CLONE else None,
+            on_started=lambda: self._has_begun(step),
+            stop=lambda: self._stop_try(step, self._grace),
+            stopped=self._stopped[step.slug],
+            say=self._say,
+        )
 
-        def on_started() -> None:
-            loop.call_soon_threadsafe(self._started, step)
+    async def _fill(self, log: StepLog) -> Exit:
+        if self._clone is None:
+            raise EngineError("the job has a clone step but does not say what to clone")
+        return await fill_workspace(self._clone, self._engine, log)
 
+    def _environment(self, step: StepSpec, of_files: Mapping[str, str]) -> dict[str, str]:
+        """Later ones win: the job's, what earlier steps put out, files of the workspace, the step's own."""
         of_the_job = {**self._spec.environment, **self._run_variables()}
         if step.kind is StepKind.PLUGIN:
             of_the_job = aliases.plugin_view({**of_the_job, **step.environment})
         else:
-            of_the_job = {**aliases.made({**of_the_job, **step.environment}), **of_the_job}
-        environment = {**of_the_job, **self._own_variables(step)}
-        launch = Launch(
-            step=step, environment=environment, mark_token=token, output=log, on_started=on_started
-        )
-        return self._engine.run(launch)
+            made = aliases.made({**of_the_job, **step.environment})
+            of_the_job = {**self._plan.outputs(step.slug), **made, **of_the_job}
+        return {**of_the_job, **of_files, **self._own_variables(step)}
 
     def _own_variables(self, step: StepSpec) -> dict[str, str]:
         """What the step's file says of it. A secret that was withheld is empty."""
@@ -245,19 +254,31 @@ class Execution:
             architecture=platform.machine(),
         )
 
+    def _has_begun(self, step: StepSpec) -> None:
+        if step.ready is not None:
+            self._spawn(self._await_ready(step, step.ready))
+        else:
+            self._started(step)
+
     def _started(self, step: StepSpec) -> None:
         self._plan.started(step.slug)
         self._advance()
 
-    def _start_timer(self, step: StepSpec) -> asyncio.TimerHandle | None:
-        if step.timeout_seconds is None:
-            return None
-
-        def time_out() -> None:
-            self._timed_out.add(step.slug)
-            self._stop(step, self._grace)
-
-        return asyncio.get_running_loop().call_later(step.timeout_seconds, time_out)
+    async def _await_ready(self, step: StepSpec, ready: Ready) -> None:
+        """What depends on the service goes on once it is ready; one that never is ends as an error."""
+        until = time.monotonic() + ready.timeout_seconds
+        while not self._plan.status(step.slug).is_terminal and not self._stopped[step.slug].is_set():
+            try:
+                why = await self._engine.probe(step.slug, ready)
+            except EngineError as error:
+                why = str(error)
+            if not why:
+                return self._started(step)
+            if time.monotonic() + ready.interval_seconds > until:
+                self._ended_by[step.slug] = never_ready(ready.timeout_seconds, why)
+                return self._stop(step, self._grace)
+            await asyncio.sleep(ready.interval_seconds)
+        return None
 
     async def _is_granted(self, step: StepSpec) -> bool:
         """Ask, and wait for the server's word or the end of the job (law 3)."""
@@ -274,19 +295,45 @@ class Execution:
         halted.cancel()
         return is_granted
 
-    def _finish(self, step: StepSpec, log: StepLog | None, exit_: Exit) -> None:
-        end = end_of(
-            step,
-            exit_,
-            self._halt,
-            is_timed_out=step.slug in self._timed_out,
-            is_stopped_with_job=self._plan.is_stopped_with_job(step.slug),
-        )
-        self._plan.ended(step.slug, end.status)
+    def _finish(
+        self, step: StepSpec, exit_: Exit, log: StepLog | None = None, run: StepRun | None = None
+    ) -> None:
+        end = end_of(step, exit_, self._stop_of(step) or (run.limit if run else None))
+        if step.ready is not None and not self._plan.has_started(step.slug):
+            end = ended_unready(end, log.tail() if log else "")
+        self._plan.ended(step.slug, end.status, run.outputs if run else {})
         self._record_end(step, end, exit_.code, log)
+        if end.status is Status.SUCCESS and is_last_of_job(step, exit_):
+            self._skip(self._plan.end_undecided(Status.SKIPPED), f"{step.name} {end.reason}")
+        elif end.status in (Status.FAILURE, Status.ERROR) and step.failure_stops is not Stops.NOTHING:
+            self._stop_for(step)
         self._advance()
 
+    def _stop_of(self, step: StepSpec) -> End | None:
+        """What the step is by a stop of ours, if there was one."""
+        if self._plan.is_stopped_with_job(step.slug):
+            return STOPPED_WITH_JOB
+        return self._halt.end if self._halt else self._ended_by.get(step.slug)
+
+    def _stop_for(self, culprit: StepSpec) -> None:
+        """Its failure ends the job, and perhaps the build: what runs on a failure still does."""
+        self._stops_build = self._stops_build or culprit.failure_stops is Stops.BUILD
+        skipped, running = self._plan.stop_for(culprit.slug)
+        self._skip(skipped, f"{culprit.name} failed, and that ends the job")
+        for step in running:
+            self._ended_by.setdefault(step.slug, stopped_by(culprit))
+            self._stop(step, self._grace)
+
+    def _skip(self, steps: list[StepSpec], reason: str) -> None:
+        for step in steps:
+            self._record_end(step, End(Status.SKIPPED, Outcome.SKIPPED, reason))
+
     def _stop(self, step: StepSpec, grace_seconds: float) -> None:
+        """For good: it is not tried again."""
+        self._stopped[step.slug].set()
+        self._stop_try(step, grace_seconds)
+
+    def _stop_try(self, step: StepSpec, grace_seconds: float) -> None:
         if step.kind is StepKind.CLONE:
             if self._clone:
                 self._clone.abort()
@@ -325,7 +372,13 @@ class Execution:
             end = End(status, halt.outcome, halt.reason)
         else:
             end = self._worst_end(status)
-        return JobEnded(status=status, outcome=end.outcome, reason=end.reason, after_seconds=self._after())
+        return JobEnded(
+            status=status,
+            outcome=end.outcome,
+            reason=end.reason,
+            after_seconds=self._after(),
+            stops_build=self._stops_build,
+        )
 
     def _worst_end(self, status: Status) -> End:
         """What the first step to end so badly says of itself, named."""

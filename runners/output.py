@@ -24,6 +24,8 @@ MAX_CUT_BYTES = 64 * 1024
 #: A step that prints more marks than any script has commands is not followed further.
 MAX_MARKS = 100_000
 MAX_NOTE_CHARACTERS = 4096
+#: Of all that a step puts out for others.
+MAX_SAID_BYTES = 64 * 1024
 
 
 class Sink(Protocol):
@@ -120,6 +122,8 @@ class Pipeline:
         self._began = clock()
         self._waiting: deque[Callable[[int], bytes]] = deque()
         self._has_told_cap = False
+        self._said: list[bytes] = []
+        self._said_bytes = 0
         self._lock = Lock()
 
     def write(self, data: bytes) -> None:
@@ -127,8 +131,19 @@ class Pipeline:
             for piece in self._splitter.feed(data):
                 if isinstance(piece, bytes):
                     self._pass(self._masker.feed(piece))
+                elif isinstance(piece, marks.Said):
+                    self._said_bytes += len(piece.line) + 1
+                    if self._said_bytes <= MAX_SAID_BYTES:
+                        self._said.append(piece.line)
                 else:
                     self._mark(piece)
+
+    def take_said(self) -> tuple[list[str], bool]:
+        """The lines that the step has put out since the last call, and whether that is all of them."""
+        with self._lock:
+            said, is_all = self._said, self._said_bytes <= MAX_SAID_BYTES
+            self._said, self._said_bytes = [], 0
+        return [line.decode(errors="replace") for line in said], is_all
 
     def note(self, text: str) -> None:
         """A sentence of ours beside the bytes; masked like them."""

@@ -10,11 +10,14 @@ services without dependencies of their own have started, so that a name resolves
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ci import glob
 from ci.spec import JobSpec, StepKind, StepSpec
 from ci.status import Status, of_job
 
+_SHOWN = 100
 _BAD = frozenset({Status.FAILURE, Status.ERROR, Status.CANCELLED})
 
 
@@ -41,6 +44,8 @@ class Plan:
         self._started: set[str] = set()
         self._decided: set[str] = set()
         self._stopped_with_job: set[str] = set()
+        self._outputs: dict[str, Mapping[str, str]] = {}
+        self._culprit: str | None = None
 
     def status(self, slug: str) -> Status:
         return self._status[slug]
@@ -60,16 +65,42 @@ class Plan:
         """The step's own code has begun: what depends on a service or detached step may go on."""
         self._started.add(slug)
 
-    def ended(self, slug: str, status: Status) -> None:
+    def has_started(self, slug: str) -> bool:
+        return slug in self._started
+
+    def ended(self, slug: str, status: Status, outputs: Mapping[str, str] | None = None) -> None:
+        """`outputs`: what it put out for the steps that depend on it."""
         self._status[slug] = status
+        self._outputs[slug] = outputs or {}
+
+    def outputs(self, slug: str) -> dict[str, str]:
+        """What all that the step depends on has put out; of two of one name the nearer one's."""
+        found: dict[str, str] = {}
+        for ancestor in reversed(self._ancestors[slug]):
+            found |= self._outputs.get(ancestor, {})
+        return found
 
     def end_undecided(self, status: Status) -> list[StepSpec]:
         """Nothing more may start: every step that was not decided yet ends as `status`."""
-        left = [step for step in self._steps.values() if step.slug not in self._decided]
-        for step in left:
+        return self._end([step for step in self._steps.values() if step.slug not in self._decided], status)
+
+    def stop_for(self, slug: str) -> tuple[list[StepSpec], list[StepSpec]]:
+        """The step's failure ends the job: it counts for every step from now on, as an ancestor's would.
+
+        -> (steps that are skipped for it, steps to be stopped). What runs on a failure is neither, nor is
+        what only accompanies the others.
+        """
+        self._culprit = slug
+        others = [step for step in self._steps.values() if "failure" not in step.run_on]
+        undecided = self._end([step for step in others if step.slug not in self._decided], Status.SKIPPED)
+        running = [step for step in others if self._status[step.slug] is Status.RUNNING and not _lasts(step)]
+        return undecided, running
+
+    def _end(self, steps: list[StepSpec], status: Status) -> list[StepSpec]:
+        for step in steps:
             self._decided.add(step.slug)
             self._status[step.slug] = status
-        return left
+        return steps
 
     def stop_rest(self) -> list[StepSpec]:
         """Services and detached steps that still run, once no other step runs or is to come; else none.
@@ -125,15 +156,21 @@ class Plan:
     def _decision(self, step: StepSpec) -> Decision:
         if step.skip_reason:
             return Decision(step=step, skip_reason=step.skip_reason)
-        culprit = next((slug for slug in self._ancestors[step.slug] if self._is_bad(slug)), None)
+        culprit = next((slug for slug in self._ancestors[step.slug] if self._is_bad(slug)), self._culprit)
+        status = "success" if culprit is None else "failure"
+        if status in step.run_on:
+            return Decision(step=step, skip_reason=self._unmet_outputs(step, status))
         if culprit is None:
-            skip = "" if "success" in step.run_on else "runs only after a failure, and nothing failed"
-            return Decision(step=step, skip_reason=skip)
-        if "failure" in step.run_on:
-            return Decision(step=step)
+            return Decision(step=step, skip_reason="runs only after a failure, and nothing failed")
         return Decision(
             step=step, skip_reason=f"needs {self._steps[culprit].name}, which {self._word(culprit)}"
         )
+
+    def _unmet_outputs(self, step: StepSpec, status: str) -> str:
+        """Why what was put out before is not what the step waits for; empty: it is, or it waits for none."""
+        known = self.outputs(step.slug)
+        unmet = [_unmet(wanted.outputs, known) for wanted in step.wanted_outputs if status in wanted.run_on]
+        return "; ".join(dict.fromkeys(unmet)) if all(unmet) else ""
 
     def _is_bad(self, slug: str) -> bool:
         step, status = self._steps[slug], self._status[slug]
@@ -144,6 +181,16 @@ class Plan:
     def _word(self, slug: str) -> str:
         status = self._status[slug]
         return {Status.ERROR: "ended in an error", Status.CANCELLED: "was cancelled"}.get(status, status.word)
+
+
+def _unmet(wanted: Mapping[str, Sequence[str]], known: Mapping[str, str]) -> str:
+    """The first output that none of its patterns matches."""
+    for name, patterns in wanted.items():
+        value = known.get(name, "")
+        if not any(glob.matches(pattern, value) for pattern in patterns):
+            said = f'is "{value[:_SHOWN]}"' if name in known else "was not put out by any step before"
+            return f"the output {name} {said}, not {' or '.join(patterns)}"
+    return ""
 
 
 def _lasts(step: StepSpec) -> bool:

@@ -12,6 +12,7 @@ from ci.errors import Unavailable
 from ci.protocol import LogEnded, Stream
 from runners.output import Pipeline
 
+_TAIL_BYTES = 300
 _SUFFIX = {Stream.BYTES: "log", Stream.MARKS: "marks"}
 
 
@@ -50,10 +51,12 @@ class Streams:
 
     def __init__(self, folder: Path, step: int, ring: Callable[[], None]) -> None:
         self._ring = ring
+        self.tail = b""
         self.bytes = _Growing(log_path(folder, step, Stream.BYTES))
         self.marks = _Growing(log_path(folder, step, Stream.MARKS))
 
     def append_bytes(self, data: bytes) -> None:
+        self.tail = (self.tail + data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
         self.bytes.append(data)
         self._ring()
 
@@ -77,6 +80,15 @@ class StepLog:
     def note(self, text: str) -> None:
         """A sentence of ours beside the output; masked too."""
         self._pipeline.note(text)
+
+    def tail(self) -> str:
+        """The last line with something in it, as it is kept; of a long one its end."""
+        lines = [line.strip() for line in self._streams.tail.decode(errors="replace").splitlines()]
+        return next((line for line in reversed(lines) if line), "")
+
+    def take_said(self) -> tuple[list[str], bool]:
+        """What the step has put out for others since the last call: lines, and whether that is all."""
+        return self._pipeline.take_said()
 
     def close(self) -> LogEnded:
         """The output has ended. Everything is on the disk when this returns; to be called once.

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from ci.marks import Mark, Splitter
+from ci.marks import Mark, Said, Splitter
 from ci.spec import JobSpec, Limits, StepKind, StepSpec
 from runners.engines.base import Engine, Exit, Janitor, Launch, Owner
 from runners.engines.settings import DockerSettings
@@ -25,6 +25,7 @@ class Printed:
 
     data: bytearray = field(default_factory=bytearray)
     marks: list[tuple[int, int | None]] = field(default_factory=list)
+    said: list[bytes] = field(default_factory=list)
     _splitter: Splitter = field(default_factory=lambda: Splitter(TOKEN))
     _wanted: list[tuple[bytes, asyncio.Event, asyncio.AbstractEventLoop]] = field(default_factory=list)
 
@@ -32,6 +33,8 @@ class Printed:
         for piece in self._splitter.feed(data):
             if isinstance(piece, Mark):
                 self.marks.append((piece.command, piece.code))
+            elif isinstance(piece, Said):
+                self.said.append(piece.line)
             else:
                 self.data += piece
         for text, event, loop in self._wanted:
@@ -58,7 +61,9 @@ class Stage:
     owner: Owner
     job: JobSpec
 
-    def start(self, slug: str, **environment: str) -> tuple[asyncio.Task[Exit], Printed, asyncio.Event]:
+    def start(
+        self, slug: str, number: int = 1, **environment: str
+    ) -> tuple[asyncio.Task[Exit], Printed, asyncio.Event]:
         """The running step, its output, and the event of its own code beginning."""
         step = self.job.step(slug)
         printed, began, loop = Printed(), asyncio.Event(), asyncio.get_running_loop()
@@ -72,6 +77,7 @@ class Stage:
             mark_token=TOKEN,
             output=printed,
             on_started=on_started,
+            number=number,
         )
         return asyncio.create_task(self.engine.run(launch)), printed, began
 

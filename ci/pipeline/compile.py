@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+from ci import glob
 from ci.environ import Context
 from ci.errors import ConfigError, Problem
 from ci.event import Event
-from ci.pipeline import glob, job_graph, operators, substitute
+from ci.pipeline import job_graph, operators, substitute
 from ci.pipeline.job_compiler import Build, Compiled, PipelineCompiler, wrong
 from ci.pipeline.matrix import MAX_CELLS
 from ci.pipeline.model import Pipeline

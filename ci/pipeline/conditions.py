@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ci import glob
 from ci.errors import ConfigError
-from ci.pipeline import glob
 from ci.pipeline.expression import BadExpression
 from ci.pipeline.expression import parse as parse_expression
 from ci.pipeline.fields import Fields, Reader

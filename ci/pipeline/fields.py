@@ -116,9 +116,6 @@ class Reader:
         word = node.text if isinstance(node, Scalar) else ""
         if word in key.words:
             return word
-        if word in key.later_words:
-            self.problems.error(node.mark, f'"{key.name}: {word}" is not yet supported')
-            return ""
         hint = self.problems.did_you_mean(word, key.words)
         words = ", ".join(key.words)
         self.problems.error(node.mark, f'"{key.name}" is one of {words}; this is {describe(node)}{hint}')

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from ci import environ
+from ci import environ, glob
 from ci.environ import Context
 from ci.errors import ConfigError, Problem
 from ci.event import Event
-from ci.pipeline import glob, slug, substitute, when
+from ci.pipeline import slug, substitute, when
 from ci.pipeline.expression import BadExpression
 from ci.pipeline.matrix import Cell
 from ci.pipeline.model import Container, Pipeline, When

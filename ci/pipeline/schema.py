@@ -59,7 +59,6 @@ class Key:
     shape: Shape
     meaning: str
     words: tuple[str, ...] = ()  #: what WORD and WORDS may be
-    later_words: tuple[str, ...] = ()  #: what they may be one day
     is_required: bool = False
     is_ready: bool = True
     instead: str = ""  #: of a key that is out of use: what to write
@@ -80,9 +79,7 @@ class Section:
 #: Read and compiled, and not executed yet by runners and server: section -> keys.
 _NOT_EXECUTED = {
     "a pipeline": ("depends_on", "runs_on", "concurrency", "pull_secrets"),
-    "a step": ("retry", "no_output_timeout", "stop_on_exit", "environment_file"),
-    "a service": ("ready", "depends_on", "environment_file"),
-    "a condition": ("evaluate", "outputs"),
+    "a condition": ("evaluate",),
     "a clone": ("tags",),
 }
 
@@ -176,8 +173,7 @@ _FAILURE = Key(
     shape=Shape.WORD,
     meaning="What a failure does. `ignore`: the job goes on, and can succeed. `stop`: what still runs of the "
     "job is stopped. `cancel`: the other jobs of the build are cancelled too.",
-    words=("fail", "ignore"),
-    later_words=("stop", "cancel"),
+    words=("fail", "ignore", "stop", "cancel"),
 )
 _CONTAINER = (
     _key("entrypoint", Shape.TEXTS, "What the container starts instead of what its image says."),
@@ -398,7 +394,6 @@ def table(section: Section) -> str:
         required = " **Required.**" if key.is_required else ""
         rows.append(f"| `{key.name}` | {key.shape.value}{words} | {key.meaning}{required} |")
     later = [f"`{key.name}`" for key in section.keys.values() if not key.is_ready]
-    later += [f"`{key.name}: {word}`" for key in section.ready for word in key.later_words]
     if later:
         rows += ["", f"Not yet: {', '.join(later)}."]
     return "\n".join(rows)

@@ -180,7 +180,7 @@ class StepCompiler:
             mounts=tuple(self._mounts(item)),
             rights=self._rights(item.rights),
             environment=self._environment(item, variables, name, number, kind) | computed,
-            environment_files=tuple(map(text, item.environment_files)),
+            environment_files=tuple(map(self._absolute, map(text, item.environment_files))),
             secrets={
                 key: self._secret(item, value)
                 for key, value in variables.items()
@@ -208,7 +208,10 @@ class StepCompiler:
     def _directory(self, item: Container) -> str:
         """Absolute; empty where the file does not say."""
         text = self._fill.text(item.directory)
-        return posixpath.normpath(posixpath.join(self._facts.workspace, text)) if text else ""
+        return self._absolute(text) if text else ""
+
+    def _absolute(self, path: str) -> str:
+        return posixpath.normpath(posixpath.join(self._facts.workspace, path))
 
     def _mounts(self, item: Container) -> Sequence[Mount]:
         found = []

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ci import aliases, environ
-from ci.pipeline import glob, operators
+from ci import aliases, environ, glob
+from ci.pipeline import operators
 from ci.pipeline.operators import Operator
 
 #: How much text all references of a build may bring in.

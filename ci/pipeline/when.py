@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ci import glob
 from ci.event import Event, Kind
-from ci.pipeline import glob
 from ci.pipeline.expression import BadExpression
 from ci.pipeline.expression import parse as parse_expression
 from ci.pipeline.model import SUCCESS, Condition, Paths, Patterns, Values, When

@@ -92,6 +92,9 @@ class Attempt:
     def fill(self, tar: Iterable[bytes]) -> None:
         self.daemon.put(self.parking.first().container, self.place.directory, tar)
 
+    def read(self, path: str, limit_bytes: int) -> bytes | None:
+        return self.daemon.get(self.parking.first().container, path, limit_bytes)
+
     def create(self, name: str, config: Config) -> str:
         """As the daemon's, but never after `destroy`: a late container would make the volume again."""
         with self._making():

@@ -2,13 +2,15 @@
 
 Order of calls, for one attempt:
 
-    prepare -> (fill) -> ready* / run* / stop* -> destroy
+    prepare -> (fill) -> ready* / run* / stop* / probe* / read* -> destroy
 
 * `prepare` comes first and once. If it raises, only `destroy` may follow.
 * `fill` puts the clone into the workspace; at most once, before any `run` that needs it.
 * `ready` is a hint that `run` of this step is near. It may be ignored, and the step may never run.
-* `run` is called at most once a step, many at the same time. Services are run like steps and end by `stop`.
-* `stop` may be called at any moment, for any step, again and again; a step not yet run then never starts.
+* `run` is called for many steps at the same time. Services are run like steps and end by `stop`. For a step
+  that is tried again it is called again, with the next number, after the call before has returned.
+* `stop` may be called at any moment, for any step, again and again. It ends the run that is under way; a step
+  not yet run then never starts, unless it is tried again.
 * `destroy` may be called at any moment, in any state, again, by another process (`remove_attempts`): it
   ends what runs and removes every container, network and volume of the attempt.
 
@@ -22,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from ci.spec import JobSpec, StepSpec
+from ci.spec import JobSpec, Ready, StepSpec
 from ci.status import Outcome
 
 
@@ -73,6 +75,7 @@ class Launch:
     mark_token: str = field(repr=False)
     output: Output
     on_started: Callable[[], None] = lambda: None  #: called from a thread, when the step's own code begins
+    number: int = 1  #: of the run: each is a fresh container
 
 
 class Engine(Protocol):
@@ -96,6 +99,12 @@ class Engine(Protocol):
     async def stop(self, slug: str, grace_seconds: float) -> None:
         """TERM to every process of the step, KILL after the grace. Returns when it is sent; `run` tells
         when the step has ended."""
+
+    async def probe(self, slug: str, ready: Ready) -> str:
+        """Why the running service is not ready now, as a clause; empty: it is. Returns within seconds."""
+
+    async def read(self, path: str, limit_bytes: int) -> bytes | None:
+        """The beginning of a plain file of the workspace, by its absolute path; None: there is none there."""
 
     async def destroy(self) -> None:
         """End and remove everything of the attempt. Never raises for what is gone already."""

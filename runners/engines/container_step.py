@@ -18,7 +18,7 @@ from threading import Lock, Thread, Timer
 from typing import Any
 
 from ci.shell import is_exportable
-from ci.spec import StepKind, StepSpec
+from ci.spec import Ready, StepKind, StepSpec
 from ci.status import Outcome
 from runners.engines import gate, images, sandbox, stream
 from runners.engines.attempt import Attempt
@@ -34,6 +34,8 @@ _STARTS = 4
 #: The end of a stream and the word of the daemon that its container died are milliseconds apart.
 _DEATH_SECONDS = 10.0
 _MEMORY_SECONDS = 0.5
+_PROBE_SECONDS = 10.0
+NOT_RUNNING = "it does not run yet"
 _KILLED = 137
 #: What the engine says where the image does not fit to what it is started with.
 _FAULTS_OF_IMAGES = ("exec format error", "permission denied", "unable to find user", "unable to find group")
@@ -57,14 +59,18 @@ class Created:
 
 
 class ContainerStep:
-    def __init__(self, attempt: Attempt, step: StepSpec) -> None:
+    """One run of a step. `number` counts its runs."""
+
+    def __init__(self, attempt: Attempt, step: StepSpec, number: int = 1) -> None:
         self._attempt = attempt
         self._daemon = attempt.daemon
         self._step = step
+        self._number = number
         self._lock = Lock()
         self._stopped: Future[None] = Future()  # done: a stop was asked for
         self._kill_at = float("inf")
         self._running: Created | None = None
+        self._launch: Launch | None = None
         self._is_fed = False
         self._ahead: Future[Created | None] | None = None
         self._tries = 0
@@ -100,6 +106,24 @@ class ContainerStep:
         if is_fed and grace_seconds > 0:
             self._terminate(running)
         self._kill_later(running)
+
+    def why_unready(self, ready: Ready) -> str:
+        """See engines.base.Engine.probe."""
+        with self._lock:
+            running, launch = (self._running, self._launch) if self._is_fed else (None, None)
+        if running is None or launch is None:
+            return NOT_RUNNING
+        if ready.port is not None:
+            return running.namespace.why_closed(ready.port)
+        if ready.command:
+            command = (sandbox.shell_of(self._step), "-c", ready.command)
+            code = self._daemon.run_in(running.container, command, launch.environment, _PROBE_SECONDS)
+            did = f"exited with {code}" if code is not None else f"took longer than {_PROBE_SECONDS:g} s"
+            return "" if code == 0 else f"its command {ready.command!r} {did}"
+        state = self._daemon.state(running.container)
+        if state is None or not state.health:
+            return "its image has no HEALTHCHECK; say `ready` with a port or a command"
+        return "" if state.health == "healthy" else f"its HEALTHCHECK says {state.health}"
 
     # --- the step's thread -----------------------------------------------------------------------
 
@@ -205,7 +229,7 @@ class ContainerStep:
                 created.connection.sendall(self._payload(launch, image))
         launch.on_started()
         with self._lock:
-            self._is_fed = True
+            self._is_fed, self._launch = True, launch
             is_stopped = self._stopped.done()
         if is_stopped:
             self._terminate(created)
@@ -213,7 +237,9 @@ class ContainerStep:
 
     def _payload(self, launch: Launch, image: Image) -> bytes:
         if not self._step.commands:
-            return gate.exec_payload(launch.environment, sandbox.program_of(self._step, image))
+            return gate.exec_payload(
+                launch.environment, sandbox.program_of(self._step, image), launch.mark_token
+            )
         exported = {name: value for name, value in launch.environment.items() if is_exportable(name)}
         return gate.commands_payload(exported, self._step.commands, launch.mark_token)
 
@@ -270,6 +296,7 @@ class ContainerStep:
     def _create(self, image: Image, namespace: Namespace, door: Door, visible: Mapping[str, str]) -> Created:
         self._tries += 1
         name = f"{self._attempt.place.network}-{self._step.number}"
+        name += f"-r{self._number}" if self._number > 1 else ""
         name += f"-{self._tries}" if self._tries > 1 else ""
         config = sandbox.step_config(
             self._step,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from ci.spec import JobSpec, StepSpec
+from ci.spec import JobSpec, Ready, StepSpec
 from runners.engines import sandbox
 from runners.engines.attempt import Attempt, remove_all
 from runners.engines.base import EngineError, Exit, Launch, Owner
-from runners.engines.container_step import ContainerStep
+from runners.engines.container_step import NOT_RUNNING, ContainerStep
 from runners.engines.daemon import Daemon
 from runners.engines.image_store import ImageStore
 from runners.engines.settings import DockerSettings
@@ -42,6 +42,8 @@ class ContainerEngine:
             self._of(step).ready()
 
     async def run(self, launch: Launch) -> Exit:
+        if launch.number > 1:
+            self._steps[launch.step.slug] = ContainerStep(self._attempt(), launch.step, launch.number)
         step = self._of(launch.step)
         return await in_thread(f"step-{launch.step.slug}", lambda: step.run(launch))
 
@@ -49,6 +51,16 @@ class ContainerEngine:
         self._stopped_early.add(slug)  # for a step that has not been heard of yet
         if (step := self._steps.get(slug)) is not None:
             await in_thread("engine-stop", lambda: step.stop(grace_seconds))
+
+    async def probe(self, slug: str, ready: Ready) -> str:
+        step = self._steps.get(slug)
+        if step is None:
+            return NOT_RUNNING
+        return await in_thread(f"probe-{slug}", lambda: step.why_unready(ready))
+
+    async def read(self, path: str, limit_bytes: int) -> bytes | None:
+        attempt = self._attempt()
+        return await in_thread("engine-read", lambda: attempt.read(path, limit_bytes))
 
     async def destroy(self) -> None:
         if self._made is not None:

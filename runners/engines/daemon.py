@@ -7,7 +7,7 @@ gone already is no error.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ class Image:
 class State:
     is_running: bool
     code: int
+    health: str = ""  #: "starting", "healthy" or "unhealthy"; empty: it is not looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,11 @@ class Daemon(Protocol):
     def kill(self, container: str, signal: str) -> None:
         """To the container's process 1; no error where it does not run."""
 
+    def run_in(
+        self, container: str, command: Sequence[str], environment: Mapping[str, str], seconds: float
+    ) -> int | None:
+        """The exit code of one more program in a running container; None: it took longer, and goes on."""
+
     def state(self, container: str) -> State | None:
         """None: there is no such container."""
 
@@ -95,6 +101,9 @@ class Daemon(Protocol):
 
     def put(self, container: str, path: str, tar: Iterable[bytes]) -> None:
         """Unpack into the container's `path`."""
+
+    def get(self, container: str, path: str, limit_bytes: int) -> bytes | None:
+        """The beginning of a plain file of the container; None: there is none of that name."""
 
     def image(self, name: str) -> Image | None: ...
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tarfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from threading import Lock
-from typing import Any
+from typing import IO, Any, cast
 
 import docker
 import docker.errors
@@ -29,6 +31,7 @@ __all__ = ["DockerEngine", "DockerJanitor", "DockerSettings"]
 _SOCKET = "unix:///var/run/docker.sock"
 _TIMEOUT_SECONDS = 120
 _CONNECTIONS = 64
+_LOOK_SECONDS = 0.05
 _BROKEN = (OSError, urllib3.exceptions.HTTPError)
 HOW_TO_FIX = (
     "is it installed and running? On Debian: `apt-get install docker.io`, then `systemctl start docker`; the "
@@ -109,6 +112,20 @@ class Client:
         with _told(), _gone_is_fine(404, 409):
             self._api.kill(container, signal)
 
+    def run_in(
+        self, container: str, command: Sequence[str], environment: Mapping[str, str], seconds: float
+    ) -> int | None:
+        until = time.monotonic() + seconds
+        with _told():
+            made = self._api.exec_create(container, list(command), environment=dict(environment))["Id"]
+            self._api.exec_start(made, detach=True)
+            while time.monotonic() < until:
+                found = self._api.exec_inspect(made)
+                if not found["Running"]:
+                    return int(found["ExitCode"])
+                time.sleep(_LOOK_SECONDS)
+        return None
+
     def state(self, container: str) -> State | None:
         with _told():
             try:
@@ -118,6 +135,7 @@ class Client:
         return State(
             is_running=bool(found["Running"]),
             code=int(found["ExitCode"]),
+            health=str((found.get("Health") or {}).get("Status", "")),
         )
 
     def remove(self, container: str) -> None:
@@ -134,6 +152,17 @@ class Client:
             self._api.put_archive(container, path, tar)
 
     # --- images ----------------------------------------------------------------------------------
+
+    def get(self, container: str, path: str, limit_bytes: int) -> bytes | None:
+        with _told():
+            try:
+                pieces, _ = self._api.get_archive(container, path)
+            except docker.errors.NotFound:
+                return None
+            with closing(pieces), tarfile.open(fileobj=cast(IO[bytes], _Reading(pieces)), mode="r|") as tar:
+                entry = tar.next()
+                file = tar.extractfile(entry) if entry is not None and entry.isfile() else None
+                return file.read(limit_bytes) if file else None
 
     def image(self, name: str) -> Image | None:
         with _told():
@@ -232,6 +261,20 @@ class Client:
                     max_pool_size=_CONNECTIONS,
                 )
             return self._connected
+
+
+class _Reading:
+    """Pieces as a file: so much as tarfile asks of one that cannot be sought in."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._held = b""
+
+    def read(self, size: int) -> bytes:
+        while len(self._held) < size and (piece := next(self._pieces, b"")):
+            self._held += piece
+        found, self._held = self._held[:size], self._held[size:]
+        return found
 
 
 class _Events:

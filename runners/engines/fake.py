@@ -1,9 +1,10 @@
 """Fake engine: runs nothing, and does what the environment of a step says. For scenarios and tests.
 
-    FAKE_OUTPUT       text to print                     FAKE_EXIT         exit code
+    FAKE_OUTPUT       text to print                     FAKE_EXIT         exit codes, one a run
     FAKE_LINES        so many numbered lines            FAKE_HANG         set: runs until it is stopped
     FAKE_SLEEP        seconds; lines are spread over    FAKE_IGNORE_TERM  set: ends only by KILL
     FAKE_CAT          a file of the workspace to print  FAKE_LOST         set: the engine itself fails
+    FAKE_PUT          lines to put out for other steps  FAKE_UNREADY      set: is never ready
 
 Output comes from the first command, the exit code from the last one; each command prints its marks. An
 image on a host that ends in `.invalid` does not exist. What a real engine would hold stands in a folder,
@@ -24,7 +25,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from ci import marks
-from ci.spec import JobSpec, StepSpec
+from ci.spec import JobSpec, Ready, StepSpec
 from ci.status import Outcome
 from runners.engines.base import EngineError, Exit, Launch, Owner
 from runners.engines.reasons import never_started, own_exit
@@ -42,6 +43,7 @@ class FakeEngine:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._folder: Path | None = None
+        self._directory = ""
         self._steps: dict[str, _FakeStep] = {}
 
     async def prepare(self, job: JobSpec, owner: Owner) -> None:
@@ -55,6 +57,7 @@ class FakeEngine:
         }
         (folder / "owner.json").write_text(json.dumps(about))
         self._folder = folder
+        self._directory = job.directory
 
     async def fill(self, tar: BinaryIO) -> None:
         workspace = self._attempt() / "workspace.tar"
@@ -70,11 +73,21 @@ class FakeEngine:
 
     async def run(self, launch: Launch) -> Exit:
         folder = self._attempt()
+        if launch.number > 1:
+            del self._steps[launch.step.slug]
         step = self._step(launch.step.slug)
         return await in_thread(f"fake-{launch.step.slug}", lambda: step.play(launch, folder))
 
     async def stop(self, slug: str, grace_seconds: float) -> None:
         self._step(slug).stop(grace_seconds)
+
+    async def probe(self, slug: str, ready: Ready) -> str:
+        return self._step(slug).why_unready
+
+    async def read(self, path: str, limit_bytes: int) -> bytes | None:
+        workspace = self._attempt() / "workspace.tar"
+        name = path.removeprefix(f"{self._directory}/")
+        return await in_thread("fake-read", lambda: _in_tar(workspace, name, limit_bytes))
 
     async def destroy(self) -> None:
         for step in self._steps.values():
@@ -97,6 +110,7 @@ class _FakeStep:
     def __init__(self) -> None:
         self._asked = Event()
         self._kill_at = float("inf")
+        self.why_unready = "it does not run yet"
 
     def stop(self, grace_seconds: float) -> None:
         self._kill_at = min(self._kill_at, time.monotonic() + grace_seconds)
@@ -112,12 +126,14 @@ class _FakeStep:
             return Exit(code=None, outcome=Outcome.IMAGE, reason=reason)
         if "FAKE_LOST" in wish:
             raise EngineError("the fake engine was told to fail (FAKE_LOST)")
+        self.why_unready = "the fake engine was told so (FAKE_UNREADY)" if "FAKE_UNREADY" in wish else ""
         launch.on_started()
         with _standing_for_container(folder, launch.step.slug):
             return self._play_commands(launch, folder)
 
     def _play_commands(self, launch: Launch, folder: Path) -> Exit:
-        code = int(launch.environment.get("FAKE_EXIT", "0"))
+        codes = launch.environment.get("FAKE_EXIT", "0").split(",")
+        code = int(codes[min(launch.number, len(codes)) - 1])
         last = len(launch.step.commands) - 1
         for number in range(max(1, last + 1)):
             self._mark(launch, "b", f"{number}")
@@ -126,6 +142,8 @@ class _FakeStep:
                 if ended is not None:
                     return ended
             self._mark(launch, "e", f"{number},{code if number >= last else 0}")
+        for line in launch.environment.get("FAKE_PUT", "").splitlines():
+            self._mark(launch, "o", line)
         return own_exit(code)
 
     def _print_all(self, launch: Launch, folder: Path) -> Exit | None:
@@ -193,9 +211,16 @@ def _folder(state: Path, server: str, job: int, attempt: int) -> Path:
 def _texts(wish: Mapping[str, str], folder: Path) -> Iterator[bytes]:
     yield wish.get("FAKE_OUTPUT", "").encode()
     if "FAKE_CAT" in wish:
-        with tarfile.open(folder / "workspace.tar") as tar:
-            file = tar.extractfile(wish["FAKE_CAT"])
-            yield file.read() if file else b""
+        yield _in_tar(folder / "workspace.tar", wish["FAKE_CAT"], -1) or b""
+
+
+def _in_tar(workspace: Path, name: str, limit_bytes: int) -> bytes | None:
+    if not workspace.exists():
+        return None
+    with tarfile.open(workspace) as tar, suppress(KeyError):
+        file = tar.extractfile(name)
+        return file.read(limit_bytes) if file else None
+    return None
 
 
 @contextmanager

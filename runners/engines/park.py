@@ -20,6 +20,7 @@ IMAGE = "shipway/park:1"
 FALLBACK_IMAGE = "busybox:stable-musl"
 READY = b"ready"
 CLEAN = b"clean\n"
+LISTENING = b"listening\n"
 _APPLETS = ("sh", "cat", "ip", "chmod", "chown")
 
 #: $0 is the folder that is cloned into, if this one holds the workspace; the arguments: what is prohibited.
@@ -36,9 +37,18 @@ sockets() {
     done </proc/net/$kind
   done
 }
+listening() {
+  for kind in tcp tcp6; do
+    [ -r /proc/net/$kind ] || continue
+    while read -r number address remote state rest; do
+      [ "$state" != 0A ] || echo "$address"
+    done </proc/net/$kind
+  done
+}
 own=" $(echo $(sockets)) "
 echo ready
 while read -r order; do
+  [ "$order" != listening ] || { echo "listening" $(listening); continue; }
   chown 0:0 /etc/hosts /etc/resolv.conf /etc/hostname
   chmod 0644 /etc/hosts /etc/resolv.conf /etc/hostname
   echo "$hosts" >/etc/hosts; echo "$resolv" >/etc/resolv.conf; echo "$name" >/etc/hostname
@@ -50,8 +60,22 @@ while read -r order; do
 done
 """
 
+#: Of IPv6, as the kernel writes them: its own, and the mapped one of IPv4.
+_LOOPBACK = (b"00000000000000000000000001000000", b"0000000000000000FFFF00000100007F")
+
 #: Addresses at which clouds tell a machine about itself, credentials included.
 METADATA = ("169.254.0.0/16", "100.100.100.200/32", "192.0.0.192/32")
+
+
+def why_closed(answer: bytes, port: int) -> str:
+    """Why nobody outside reaches `port`, by the addresses at which something listens; empty: it is open."""
+    addresses = [word.partition(b":") for word in answer.split()[1:]]
+    at_port = [address for address, _, number in addresses if int(number, 16) == port]
+    if not at_port:
+        return f"nothing listens at port {port}"
+    if all((address.endswith(b"7F") and len(address) == 8) or address in _LOOPBACK for address in at_port):
+        return f"port {port} is open on 127.0.0.1 only, where no step reaches it"
+    return ""
 
 
 def sockets_left(answer: bytes) -> int | None:

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from socket import socket
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 
 from runners.engines import park
 from runners.engines.base import EngineError
@@ -29,16 +29,26 @@ class Namespace:
     answers: Callable[[], bytes | None] = field(repr=False)
     is_reserved: bool = False
     is_single: bool = False  #: has a name on the network: for one container, never handed on
+    _lock: Lock = field(default_factory=Lock, repr=False)
 
     def clean(self) -> bool:
         """Whether it may be handed on. Blocks for some milliseconds."""
-        try:
-            self.connection.settimeout(_CLEAN_SECONDS)
-            self.connection.sendall(park.CLEAN)
-            answer = self.answers()
-        except OSError:
-            return False
+        answer = self._ask(park.CLEAN)
         return answer is not None and park.sockets_left(answer) == 0
+
+    def why_closed(self, port: int) -> str:
+        """Why nothing in it takes TCP connections from outside at `port`, as a clause; empty: it does."""
+        answer = self._ask(park.LISTENING)
+        return park.why_closed(answer, port) if answer is not None else "its network is gone"
+
+    def _ask(self, order: bytes) -> bytes | None:
+        try:
+            with self._lock:
+                self.connection.settimeout(_CLEAN_SECONDS)
+                self.connection.sendall(order)
+                return self.answers()
+        except OSError:
+            return None
 
 
 class Parking:

@@ -138,12 +138,20 @@ def step_config(
         config["WorkingDir"] = step.directory or place.directory
     if step.user:
         config["User"] = step.user
+    config["Healthcheck"] = _health(step)
     if door is not Door.BARE:
         text = gate.JOINED if door is Door.JOINED else gate.APART
         config |= {"Entrypoint": [shell_of(step), "-c", text, "sh"], "Cmd": []}
     elif step.entrypoint or step.arguments:
         config |= {"Entrypoint": list(program_of(step, image)), "Cmd": []}
     return config
+
+
+def _health(step: StepSpec) -> dict[str, Any]:
+    """The image's own check only where it is asked for, and then soon enough."""
+    if step.ready is None or not step.ready.is_of_image:
+        return {"Test": ["NONE"]}
+    return {"Interval": int(step.ready.interval_seconds * 1e9)}
 
 
 def shell_of(step: StepSpec) -> str:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ci.spec import StepKind
+from ci.environ import OUTPUT_FILE
+from ci.spec import Ready, StepKind
 from ci.status import Outcome
 from runners.engines.base import Engine, EngineError, Exit, Janitor, Owner
 from tests.stage import WAIT_SECONDS, job_of, staged, step
@@ -185,3 +186,44 @@ def tar_of(files: dict[str, bytes], mode: int = 0o666) -> io.BytesIO:
             tar.addfile(entry, io.BytesIO(data))
     buffer.seek(0)
     return buffer
+
+
+async def test_a_step_that_is_run_again_is_a_fresh_container(pair: Pair) -> None:
+    again = step("again", "mkdir /made-before")
+    async with staged(*pair(), again) as stage:
+        await stage.engine.stop("again", 0)
+        exit_, _ = await stage.run("again")
+        assert exit_.outcome is Outcome.CANCELLED
+        for number in (2, 3):
+            task, _, _ = stage.start("again", number)
+            assert await asyncio.wait_for(task, WAIT_SECONDS) == Exit(code=0)
+
+
+async def test_what_a_step_puts_out_is_marked_and_no_part_of_its_log(pair: Pair) -> None:
+    puts = step("puts", "echo log", 'echo "A=1 2" >>"$CI_OUTPUT"', fake={"OUTPUT": "log\n", "PUT": "A=1 2"})
+    async with staged(*pair(), puts) as stage:
+        exit_, printed = await stage.run("puts", CI_OUTPUT=OUTPUT_FILE)
+    assert (exit_.code, printed.text, printed.said) == (0, "log\n", [b"A=1 2"])
+
+
+async def test_files_of_the_workspace_are_read_up_to_a_limit_and_nothing_else_is(pair: Pair) -> None:
+    async with staged(*pair(), step("a", "true")) as stage:
+        await stage.engine.fill(tar_of({"build.env": b"A=1\n", "sub/more": b"x" * 100_000}))
+        assert await stage.engine.read("/workspace/build.env", 100) == b"A=1\n"
+        assert await stage.engine.read("/workspace/sub/more", 5) == b"xxxxx"
+        assert await stage.engine.read("/workspace/sub", 5) is None
+        assert await stage.engine.read("/workspace/no", 5) is None
+
+
+async def test_a_service_is_not_ready_before_it_runs_and_then_when_it_says_so(pair: Pair) -> None:
+    serve = ("echo up", "touch /up", "sleep 600")
+    db = step("db", *serve, kind=StepKind.SERVICE, fake={"OUTPUT": "up\n", "HANG": "1"})
+    ready = Ready(command="test -e /up")
+    async with staged(*pair(), db) as stage:
+        assert await stage.engine.probe("db", ready) == "it does not run yet"
+        task, printed, _ = stage.start("db")
+        await printed.saw(b"up\n")
+        while await stage.engine.probe("db", ready):
+            await asyncio.sleep(0.05)
+        await stage.engine.stop("db", 0)
+        await asyncio.wait_for(task, WAIT_SECONDS)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ci.spec import Device, Mount, Pull, Rights, StepKind, Trust, Volume
+from ci.spec import Device, Mount, Pull, Ready, Rights, StepKind, Trust, Volume
 from ci.status import Outcome
 from runners.engines.base import Exit
 from runners.engines.sandbox import Allowed
 from tests.docker.conftest import Docker
 from tests.docker.test_conformance import tar_of
-from tests.stage import IMAGE, SETTINGS, step
+from tests.stage import IMAGE, SETTINGS, Stage, step
 
 pytestmark = pytest.mark.docker
 ALL = replace(SETTINGS, allowed=Allowed(rights=frozenset({"network", "volumes", "security"})))
@@ -63,7 +64,7 @@ async def test_a_volume_in_memory_keeps_what_a_step_wrote_and_has_its_size(docke
     volume = Volume(name="fast", is_memory=True, size_bytes=4 << 20)
     writes = step("writes", "echo kept >/fast/it", "grep ' /fast tmpfs' /proc/mounts", mounts=(mount,))
     reads = step("reads", "cat /fast/it", "! dd if=/dev/zero of=/fast/big bs=1M count=8", mounts=(mount,))
-    async with docker(writes, reads, volumes=(volume,)) as stage:
+    async with docker(writes, reads, volumes=(volume,), trust=TRUST) as stage:
         assert (await stage.run("writes"))[0].code == 0
         exit_, printed = await stage.run("reads")
     assert exit_.code == 0
@@ -169,3 +170,79 @@ async def test_a_folder_of_the_machine_must_be_named_by_the_owner_of_the_runner(
 def volumes_of(server: str) -> list[str]:
     command = ["docker", "volume", "ls", "-q", "--filter", f"label=shipway.server={server}"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+# --- readiness --------------------------------------------------------------------------------
+
+
+async def why_unready(stage: Stage, ready: Ready) -> str:
+    """Of the service `db`, once it has printed `up`."""
+    task, printed, _ = stage.start("db")
+    await printed.saw(b"up\n")
+    why = await stage.engine.probe("db", ready)
+    await stage.engine.stop("db", 0)
+    await task
+    return why
+
+
+@pytest.mark.parametrize(
+    ("serves", "port", "why"),
+    [
+        ("nc -l -p 5432", 5432, ""),
+        ("nc -l -p 5432", 5433, "nothing listens at port 5433"),
+        (
+            "httpd -f -p 127.0.0.1:5432",
+            5432,
+            "port 5432 is open on 127.0.0.1 only, where no step reaches it",
+        ),
+    ],
+)
+async def test_a_service_is_ready_at_a_port_that_steps_reach(
+    docker: Docker, serves: str, port: int, why: str
+) -> None:
+    listens = "until grep -q ':1538 .* 0A ' /proc/net/tcp*; do sleep 0.05; done; echo up; wait"
+    db = step("db", f"{serves} & {listens}", kind=StepKind.SERVICE)
+    async with docker(db) as stage:
+        assert await why_unready(stage, Ready(port=port)) == why
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("test $PASSWORD = s3cr3t", ""),
+        ("exit 7", "its command 'exit 7' exited with 7"),
+        ("no-such", "its command 'no-such' exited with 127"),
+    ],
+)
+async def test_a_command_of_a_service_knows_its_variables(docker: Docker, command: str, why: str) -> None:
+    db = step("db", "echo up; sleep 600", kind=StepKind.SERVICE, environment={"PASSWORD": "s3cr3t"})
+    async with docker(db) as stage:
+        assert await why_unready(stage, Ready(command=command)) == why
+
+
+async def test_a_service_may_be_ready_by_the_word_of_its_image(docker: Docker, tmp_path: Path) -> None:
+    image = "shipway-test/healthy:1"
+    file = f"FROM {IMAGE}\nHEALTHCHECK --interval=1h CMD test -e /up\n"
+    build = ["docker", "build", "-q", "-t", image, "-"]
+    subprocess.run(build, input=file, text=True, check=True, capture_output=True)
+    ready = Ready(interval_seconds=0.1)
+    db = step("db", "echo up; sleep 1; touch /up; sleep 600", kind=StepKind.SERVICE, image=image, ready=ready)
+    try:
+        async with docker(db) as stage:
+            task, printed, _ = stage.start("db")
+            await printed.saw(b"up\n")
+            assert await stage.engine.probe("db", ready) == "its HEALTHCHECK says starting"
+            while await stage.engine.probe("db", ready):
+                await asyncio.sleep(0.1)
+            await stage.engine.stop("db", 0)
+            await task
+    finally:
+        subprocess.run(["docker", "rmi", image], check=True, capture_output=True)
+
+
+async def test_a_service_without_a_check_in_its_image_says_what_to_do(docker: Docker) -> None:
+    db = step("db", "echo up; sleep 600", kind=StepKind.SERVICE, ready=Ready())
+    async with docker(db) as stage:
+        assert await why_unready(stage, Ready()) == (
+            "its image has no HEALTHCHECK; say `ready` with a port or a command"
+        )

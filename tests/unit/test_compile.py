@@ -276,3 +276,8 @@ def test_a_right_that_the_repo_does_not_have_is_refused_where_the_file_asks(key:
 def test_a_step_that_does_not_run_may_ask_for_anything() -> None:
     text = OF_A_REPO.format("privileged: true\n    when: { branch: other }") + "  b: {image: x, commands: y}"
     assert [step.skip_reason == "" for step in job(text).steps] == [True, False, True]
+
+
+def test_files_with_variables_are_named_from_where_the_clone_lies() -> None:
+    text = "workspace: { path: src }\nsteps: { a: { image: x, commands: y, environment_file: [a.env, /b] } }"
+    assert job(text).steps[1].environment_files == ("/workspace/src/a.env", "/b")

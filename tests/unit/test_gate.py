@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ci.marks import Mark, Splitter
+from ci.environ import OUTPUT_FILE
+from ci.marks import Mark, Said, Splitter
 from ci.shell import is_exportable
 from runners.engines import gate
 
@@ -219,12 +220,12 @@ def test_the_end_of_the_input_is_a_stop(shell: tuple[str, ...]) -> None:
 
 def test_a_program_of_the_image_gets_environment_and_arguments_exactly(shell: tuple[str, ...]) -> None:
     arguments = ("sh", "-c", 'printf %s "$A"; printf %s "$1" >&2; exit 4', "x", "it's\n\\n`$\n")
-    code, out, err = feed(shell, gate.exec_payload({"A": "b\nc"}, arguments), gate.APART)
+    code, out, err = feed(shell, gate.exec_payload({"A": "b\nc"}, arguments, TOKEN), gate.APART)
     assert (code, out, err) == (4, b"b\nc", b"it's\n\\n`$\n")
 
 
 def test_a_program_that_is_missing_is_127(shell: tuple[str, ...]) -> None:
-    code, _, err = feed(shell, gate.exec_payload({}, ["/no/such"]), gate.APART)
+    code, _, err = feed(shell, gate.exec_payload({}, ["/no/such"], TOKEN), gate.APART)
     assert code == 127
     assert b"/no/such" in err
 
@@ -238,7 +239,7 @@ VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0
 @given(values=st.lists(VALUES, min_size=1, max_size=6))
 def test_values_of_any_shape_arrive_exactly(shell: tuple[str, ...], values: list[str]) -> None:
     environment = {f"V{number}": value for number, value in enumerate(values)}
-    code, out, err = feed(shell, gate.exec_payload(environment, ["env", "-0"]), gate.APART)
+    code, out, err = feed(shell, gate.exec_payload(environment, ["env", "-0"], TOKEN), gate.APART)
     found = dict(line.split("=", 1) for line in out.decode().split("\0") if line)
     assert (code, err) == (0, b"")
     assert {name: found.get(name) for name in environment} == environment
@@ -283,3 +284,34 @@ def _bytes(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 def test_the_pid_namespace_of_these_tests_is_real() -> None:
     done = subprocess.run((*ALONE, *_AS_USER, "sh", "-c", "echo $$"), capture_output=True, timeout=20)
     assert done.stdout == b"1\n", Path("/proc/self/status").read_text()
+
+
+PRIVATE = ("sh", "-c", 'mount -t tmpfs none /dev/shm && exec "$@"', "sh")
+
+
+def put_out(shell: tuple[str, ...], *commands: str) -> tuple[int, list[bytes]]:
+    """Exit code, and the lines that are put out. The folder is its own, as in a container."""
+    payload = gate.commands_payload({"CI_OUTPUT": OUTPUT_FILE}, commands, TOKEN)
+    code, out, err = feed((*PRIVATE, *shell), payload)
+    assert err == b""
+    return code, [piece.line for piece in Splitter(TOKEN).feed(out) if isinstance(piece, Said)]
+
+
+def test_what_a_step_puts_out_comes_line_by_line_at_its_end(shell: tuple[str, ...]) -> None:
+    lines = r"""printf 'A=1\nB=%%s \\ "x"\nlast' >"$CI_OUTPUT" """
+    assert put_out(shell, "echo A=0 >$CI_OUTPUT", lines) == (0, [b"A=1", rb'B=%s \ "x"', b"last"])
+
+
+def test_a_step_that_fails_puts_out_too_and_one_without_output_nothing(shell: tuple[str, ...]) -> None:
+    assert put_out(shell, "echo A=1 >>$CI_OUTPUT", "exit 3") == (3, [b"A=1"])
+    assert put_out(shell, "true") == (0, [])
+
+
+@pytest.mark.parametrize("trick", ["mkdir $CI_OUTPUT", "mkfifo $CI_OUTPUT", "ln -s /dev/zero $CI_OUTPUT"])
+def test_what_is_no_file_is_not_put_out(shell: tuple[str, ...], trick: str) -> None:
+    assert put_out(shell, trick) == (0, [])
+
+
+def test_a_flood_is_not_put_out_for_ever(shell: tuple[str, ...]) -> None:
+    code, lines = put_out(shell, "yes | head -5000 >$CI_OUTPUT")
+    assert (code, len(lines)) == (0, 2000)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.marks import Mark, Splitter, encode
+from ci.marks import MAX_LINE_BYTES, Mark, Said, Splitter, encode
 
 TOKEN = "0123456789abcdef" * 2
 OTHER = "f" * 32
@@ -103,3 +103,18 @@ def test_only_what_may_begin_a_mark_is_held_back() -> None:
     assert splitter.feed(b"[0m") == [b"\x1b[0m"]
     assert splitter.feed(BEGIN[:-1]) == []
     assert splitter.feed(BEGIN[-1:]) == [Mark(3)]
+
+
+def test_a_line_that_is_put_out_is_no_byte_of_the_log() -> None:
+    text = encode(TOKEN, "o", "VERSION=1 2;3,4") + b"log" + encode(TOKEN, "o", "")
+    assert split([text]) == [Said(b"VERSION=1 2;3,4"), b"log", Said(b"")]
+    assert split([bytes([byte]) for byte in text]) == split([text])
+
+
+def test_a_line_that_is_too_long_to_be_put_out_stays_in_the_log_and_nothing_is_held_back_for_it() -> None:
+    longest = encode(TOKEN, "o", "x" * MAX_LINE_BYTES)
+    assert split([longest]) == [Said(b"x" * MAX_LINE_BYTES)]
+    longer = encode(TOKEN, "o", "x" * (MAX_LINE_BYTES + 1))
+    splitter = Splitter(TOKEN)
+    assert splitter.feed(longer[:-2]) == [longer[:-2]]
+    assert splitter.feed(longer[-2:]) == [longer[-2:]]

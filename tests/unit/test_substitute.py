@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ci import glob
 from ci.environ import TABLE, Context, Controller
 from ci.errors import ConfigError
 from ci.event import Event, Kind
-from ci.pipeline import glob
 from ci.pipeline.compile import build_jobs
 from ci.pipeline.substitute import Substitution, TooMuchText, references
 from ci.spec import JobSpec

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ci import glob
 from ci.event import Event, Kind
-from ci.pipeline import glob
 from ci.pipeline.model import When
 from ci.pipeline.parse import parse
 from ci.pipeline.when import Scene, decide

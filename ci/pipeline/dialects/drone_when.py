@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from ci import glob
 from ci.event import Kind
-from ci.pipeline import glob
 from ci.pipeline.dialects import rewrite
 from ci.pipeline.dialects.rewrite import Entry, Rewriter, Write, dropped, named, table
 from ci.pipeline.problems import Mark, shown
