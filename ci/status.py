@@ -14,8 +14,8 @@ from enum import StrEnum
 
 class Status(StrEnum):
     BLOCKED = "blocked"  #: a person must act first
-    WAITING = "waiting"  #: its own dependencies, or a concurrency group, have not ended
-    PENDING = "pending"  #: ready, but no runner is free
+    WAITING = "waiting"  #: its own dependencies have not ended
+    PENDING = "pending"  #: ready, but no runner, or no place in its concurrency group, is free
     RUNNING = "running"
     SUCCESS = "success"
     FAILURE = "failure"  #: the user's commands failed

@@ -131,6 +131,7 @@ def _job(call: Call, view: BuildView, job: JobView) -> dict[str, Any]:
         "slug": row.slug,
         "status": row.status,
         "outcome": row.outcome,
+        "depends_on": row.spec.get("depends_on", []),
         "matrix": row.spec.get("matrix", {}),
         "attempt": row.attempt,
         "kept_from": job.kept_number,

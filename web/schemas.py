@@ -99,6 +99,7 @@ class JobFacts(BaseModel):
     status: str
     outcome: str | None
     reason: str
+    depends_on: list[str] = Field(description="slugs of the jobs of the build that it waits for")
     matrix: dict[str, Any]
     attempt: int = Field(description="the present one")
     kept_from: int | None = Field(description="number of the build whose result this job keeps")

@@ -276,6 +276,8 @@ class PipelineCompiler:
         if group is None:
             return None
         name = " ".join(fill.text(group.name).split())[:_MAX_NAME] or self.pipeline.name
+        if self._event.is_untrusted:  # it neither holds nor cancels what the repo's own builds do
+            name = f"{name} (forks)"
         return Concurrency(group=name, limit=group.limit, cancels=group.cancels)
 
 

@@ -78,7 +78,7 @@ class Section:
 
 #: Read and compiled, and not executed yet by runners and server: section -> keys.
 _NOT_EXECUTED = {
-    "a pipeline": ("depends_on", "runs_on", "concurrency", "pull_secrets"),
+    "a pipeline": ("pull_secrets",),
     "a condition": ("evaluate",),
     "a clone": ("tags",),
 }

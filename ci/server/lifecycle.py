@@ -104,11 +104,11 @@ class Lifecycle:
         """A line of an attempt's journal: applied once, in order, answered each time."""
         lease = record.lease
 
-        def note(connection: Connection) -> tuple[Job | None, list[ServerMessage], bool]:
+        def note(connection: Connection) -> tuple[Job | None, list[ServerMessage], list[Job] | None]:
             now = self._clock.now()
             job = jobs.current(connection, runner_id, lease)
             if job is None or not job.is_accepted:
-                return None, self._stale(connection, runner_id, lease, record), False
+                return None, self._stale(connection, runner_id, lease, record), None
             attempt = jobs.attempt_row(connection, lease.job, lease.attempt)
             assert attempt is not None
             recorded = attempt.recorded_seq
@@ -122,11 +122,11 @@ class Lifecycle:
                 step = attempts.step_of(connection, job, record.change.step)
                 if step is not None and step.is_granted and not Status(step.status).is_terminal:
                     answer.append(Granted(lease=lease, step=step.number))
-            return job, answer, attempts.finish_if_complete(connection, job, now)
+            return job, answer, self._finish(connection, job)
 
-        job, answer, is_over = await self._store.write(note)
+        job, answer, stopped = await self._store.write(note)
         if job is not None:
-            self._ring_end(job) if is_over else self._ring(job)
+            self._ring_after(job, stopped)
         return answer
 
     async def log_closed(self, lease: Lease, step: int, stream: Stream, size: int, crc32: int) -> bool:
@@ -135,17 +135,23 @@ class Lifecycle:
         The caller has asked `Queue.holds` whose lease it is.
         """
 
-        def note(connection: Connection) -> tuple[Job | None, bool]:
+        def note(connection: Connection) -> tuple[Job | None, list[Job] | None]:
             job = jobs.locked(connection, lease.job)
             if job is None or jobs.lease_of(job) != lease or job.runner_id is None:
-                return None, False
+                return None, None
             attempts.close_log(connection, job, step, stream, size, crc32)
-            return job, attempts.finish_if_complete(connection, job, self._clock.now())
+            return job, self._finish(connection, job)
 
-        job, is_over = await self._store.write(note)
+        job, stopped = await self._store.write(note)
         if job is not None:
-            self._ring_end(job) if is_over else self._ring(job)
+            self._ring_after(job, stopped)
         return job is not None
+
+    def _finish(self, connection: Connection, job: Job) -> list[Job] | None:
+        """None: it is not over. Else the jobs that are to end because of it."""
+        if not attempts.finish_if_complete(connection, job, self._clock.now()):
+            return None
+        return jobs.being_cancelled(connection, job.build_id)
 
     async def lost(self, runner_id: int, message: Lost) -> list[ServerMessage]:
         """The job process died, and all that it had is destroyed."""
@@ -263,6 +269,13 @@ class Lifecycle:
 
     def _ring(self, job: Job) -> None:
         self._bus.publish(*job_topics(job.id, job.build_id))
+
+    def _ring_after(self, job: Job, stopped: list[Job] | None) -> None:
+        if stopped is None:
+            return self._ring(job)
+        for each in (job, *stopped):
+            self._ring_end(each)
+        return None
 
     def _ring_end(self, job: Job) -> None:
         """A lease ended or a job became free: runners look again too."""

@@ -336,6 +336,7 @@ class Job(SQLModel, table=True):
     is_accepted: bool = False  #: the acknowledgement is durable: it may have started
     lease_ticks: int = 0
     lost_attempts: int = 0
+    cancel_reason: str = ""  #: a cancel of this job alone was asked for
     kept_from: int | None = None  #: the job of an earlier build whose result and logs this one shows
     created_at: float
     started_at: float | None = None

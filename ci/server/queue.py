@@ -24,7 +24,7 @@ from ci.server.clock import Clock
 from ci.server.credentials import Credentials
 from ci.server.models import Job, Repo, Runner
 from ci.server.secrets import Secrets
-from ci.server.store import attempts, builds, jobs, repos, runners
+from ci.server.store import attempts, builds, concurrency, jobs, repos, runners
 from ci.server.store.database import Connection, Store
 from ci.server.vault import Vault
 from ci.spec import JobSpec
@@ -71,14 +71,17 @@ class Queue:
             # An offer may have crossed an Assign on the wire: what is leased counts, not what was said.
             places = min(free, runner.capacity - len(jobs.leased_to(connection, runner_id)))
             granted: list[Job] = []
-            while ids := list(islice(jobs.fitting(connection, runner.labels), max(places - len(granted), 0))):
-                found = [jobs.grant(connection, job_id, runner_id, runner.name) for job_id in ids]
-                granted += [job for job in found if job is not None]
-                refused = [job_id for job_id, job in zip(ids, found, strict=True) if job is None]
-                asked = [self._ask_again(connection, job_id) for job_id in refused]
-                stopped.extend(job for each in asked for job in each)
-                if not any(asked):
-                    break
+            tried: set[int] = set()
+            while ids := list(
+                islice(jobs.fitting(connection, runner.labels, tried), max(places - len(granted), 0))
+            ):
+                tried.update(ids)
+                for job_id in ids:
+                    job = jobs.grant(connection, job_id, runner_id, runner.name)
+                    if job is not None:
+                        granted.append(job)
+                    else:
+                        stopped.extend(self._ask_again(connection, job_id))
             return [(job, self._assign(connection, job)) for job in granted]
 
         if free <= 0:
@@ -240,6 +243,8 @@ def explain(connection: Connection, job: Job) -> Wait:
         return Wait(
             why=f"offered to {name}, which has not answered yet", help="nothing to do: it answers or loses it"
         )
+    if group := concurrency.why_waiting(connection, job):
+        return Wait(why=group, help="nothing to do: it starts when that one has ended")
     if not everyone:
         return Wait(
             why="no runner is registered yet: add one on the page Runners",

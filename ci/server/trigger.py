@@ -222,6 +222,9 @@ class Trigger:
         elif repo.is_superseding and made.is_new:
             superseded, left = attempts.supersede(connection, made.build_id, now)
             made = replace(made, superseded=superseded, left=left)
+        if made.is_new:
+            others = attempts.supersede_groups(connection, made.build_id, now)
+            made = replace(made, superseded=(*made.superseded, *others))
         return made
 
     async def _with_secrets(self, new: NewBuild, uses: tuple[SecretUse, ...], repo: Repo) -> NewBuild:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, select, update
 from ci.event import Kind
 from ci.protocol import Change, JobEnded, Lease, LogEnded, StepAsks, StepChanged, Stream
 from ci.server.models import Attempt, Evidence, Job, Step
-from ci.server.store import approvals, builds, jobs, runners
+from ci.server.store import approvals, builds, concurrency, dependants, jobs, runners
 from ci.server.store.tables import ATTEMPT, EVIDENCE, STEP, add, many, one
 from ci.spec import JobSpec
 from ci.status import Outcome, Status
@@ -22,6 +22,7 @@ LOST_LIMIT = 3
 MAX_REASON = 2000
 #: More than this about one attempt that is over helps nobody.
 MAX_EVIDENCE = 1000
+_BLOCKED = Status.BLOCKED.value
 
 
 def accept(connection: Connection, job: Job, now: float) -> None:
@@ -75,7 +76,7 @@ def _step_asks(connection: Connection, job: Job, number: int, now: float) -> Non
     """Record the start of side effects, unless a person has asked for the end."""
     step = step_of(connection, job, number)
     build = builds.by_id(connection, job.build_id)
-    if step is None or step.is_granted or build is None or build.cancel_reason:
+    if step is None or step.is_granted or build is None or job.cancel_reason or build.cancel_reason:
         return
     if Status(step.status).is_terminal:
         return
@@ -135,12 +136,21 @@ def _finish(connection: Connection, job: Job, end: JobEnded, now: float, lost_re
         status, outcome = Status.ERROR, Outcome.INFRA
         reason = f"the runner ended the job as {end.status.value!r}, which is no end"
     if status is Status.CANCELLED:
-        outcome, reason = Outcome.CANCELLED, reason or build.cancel_reason
+        outcome, reason = Outcome.CANCELLED, reason or job.cancel_reason or build.cancel_reason
     if status is Status.ERROR:
         reason = reason or "the runner gave no reason; its own log may say more"
-    _close_steps(connection, job, Outcome.INFRA, "the job ended without a word about this step")
+    jobs.close_steps(connection, job, Outcome.INFRA, "the job ended without a word about this step")
     _end_attempt(connection, job, now, lost_reason)
+    if end.stops_build and status in (Status.FAILURE, Status.ERROR):
+        _stop_others(connection, job, now)
     _end_job(connection, job, status, outcome, reason, now)
+
+
+def _stop_others(connection: Connection, culprit: Job, now: float) -> None:
+    """A step failed whose failure is to end the build: what runs on a failure still does."""
+    for job in jobs.of_build(connection, culprit.build_id):
+        if job.id != culprit.id and "failure" not in job.spec.get("run_on", ()):
+            _cancel_job(connection, job, f"stopped because {culprit.name} failed", now)
 
 
 def lose(connection: Connection, job: Job, why: str, now: float) -> None:
@@ -160,13 +170,13 @@ def lose(connection: Connection, job: Job, why: str, now: float) -> None:
         end = JobEnded.model_validate(attempt.end)
         _finish(connection, job, end, now, f"the end of its log never arrived: {why}")
         return
-    _close_steps(connection, job, Outcome.INFRA, f"lost: {why}")
+    jobs.close_steps(connection, job, Outcome.INFRA, f"lost: {why}")
     _end_attempt(connection, job, now, why)
     if attempt.side_effects_at is not None:
         reason = f"{why}; a step with side effects had started: look whether it did its work, then say so"
         _end_job(connection, job, Status.UNKNOWN, Outcome.LOST_UNKNOWN, reason, now)
-    elif build.cancel_reason:
-        _end_job(connection, job, Status.CANCELLED, Outcome.CANCELLED, build.cancel_reason, now)
+    elif wish := job.cancel_reason or build.cancel_reason:
+        _end_job(connection, job, Status.CANCELLED, Outcome.CANCELLED, wish, now)
     elif job.lost_attempts + 1 >= LOST_LIMIT:
         _end_job(connection, job, Status.ERROR, Outcome.INFRA, _third_loss(connection, job, why), now)
     else:
@@ -183,6 +193,7 @@ def try_again(connection: Connection, job: Job, reason: str, now: float, *, lost
         "lease_ticks": 0,
         "outcome": None,
         "reason": reason,
+        "cancel_reason": "",
         "finished_at": None,
     }
     if jobs.advance(connection, job, Status.PENDING, **values):
@@ -190,13 +201,13 @@ def try_again(connection: Connection, job: Job, reason: str, now: float, *, lost
     builds.fold(connection, job.build_id, now)
 
 
-def end_unstarted(connection: Connection, job: Job, status: Status, reason: str, now: float) -> bool:
-    """End a job that no runner has acknowledged; False where one has meanwhile."""
+def _cancel_unstarted(connection: Connection, job: Job, reason: str, now: float) -> bool:
+    """End a job that no runner has acknowledged; False where one has. `_after_ends` is to follow."""
     if job.is_accepted or Status(job.status) in (Status.RUNNING, Status.UNKNOWN):
         return False
     jobs.change_attempt(connection, _id(job), job.attempt, is_over=True)
-    _close_steps(connection, job, Outcome(status.value), reason)
-    _end_job(connection, job, status, Outcome(status.value), reason, now)
+    jobs.close_steps(connection, job, Outcome.CANCELLED, reason)
+    _end_row(connection, job, Status.CANCELLED, Outcome.CANCELLED, reason, now)
     return True
 
 
@@ -204,7 +215,7 @@ def refuse(connection: Connection, job: Job, outcome: Outcome, reason: str, now:
     """End a job in the transaction that leased it: it must not start."""
     jobs.let_go(connection, job)
     jobs.change_attempt(connection, _id(job), job.attempt, is_over=True)
-    _close_steps(connection, job, outcome, reason)
+    jobs.close_steps(connection, job, outcome, reason)
     _end_job(connection, job, Status.ERROR, outcome, reason, now)
 
 
@@ -215,8 +226,19 @@ def cancel_build(connection: Connection, build_id: int, reason: str, now: float)
     found = jobs.of_build(connection, build_id)
     for job in found:
         if not Status(job.status).is_terminal:
-            end_unstarted(connection, job, Status.CANCELLED, reason, now)
+            _cancel_unstarted(connection, job, reason, now)
+    _after_ends(connection, build_id, now)
     return found
+
+
+def _cancel_job(connection: Connection, job: Job, reason: str, now: float) -> bool:
+    """Ask for the end of one job of a build; False: it has ended, or a person must say how it did.
+    `_after_ends` is to follow."""
+    if Status(job.status).is_terminal or job.status == Status.UNKNOWN.value:
+        return False
+    if not _cancel_unstarted(connection, job, reason, now):
+        jobs.ask_cancel(connection, job, reason)
+    return True
 
 
 def supersede(connection: Connection, build_id: int, now: float) -> tuple[tuple[Job, ...], tuple[int, ...]]:
@@ -237,6 +259,27 @@ def supersede(connection: Connection, build_id: int, now: float) -> tuple[tuple[
         else:
             cancelled += cancel_build(connection, old.id or 0, f"superseded by #{newer.number}", now)
     return tuple(cancelled), tuple(left)
+
+
+def supersede_groups(connection: Connection, build_id: int, now: float) -> list[Job]:
+    """Cancel the older jobs of concurrency groups in which a job of this build takes their place.
+
+    Not those in which a step with side effects has started. Returns the cancelled jobs.
+    """
+    build = builds.by_id(connection, build_id)
+    assert build is not None
+    cancelled: list[Job] = []
+    for job in jobs.of_build(connection, build_id):
+        group = job.spec.get("concurrency")
+        if not group or not group["cancels"] or Status(job.status).is_terminal or job.status == _BLOCKED:
+            continue
+        reason = f"superseded by #{build.number} (concurrency group {group['group']})"
+        for old in concurrency.older(connection, job):
+            if not _has_side_effects(connection, old) and _cancel_job(connection, old, reason, now):
+                cancelled.append(old)
+    for id_ in dict.fromkeys(old.build_id for old in cancelled):
+        _after_ends(connection, id_, now)
+    return cancelled
 
 
 def _has_side_effects(connection: Connection, job: Job) -> bool:
@@ -274,10 +317,11 @@ def release(connection: Connection, build_id: int, now: float) -> list[Job]:
     freed = [
         job
         for job in jobs.of_build(connection, build_id)
-        if job.status == Status.BLOCKED.value and jobs.advance(connection, job, Status.PENDING, **values)
+        if job.status == Status.BLOCKED.value
+        and jobs.advance(connection, job, jobs.first_status(job.spec), **values)
     ]
-    builds.fold(connection, build_id, now)
-    return freed
+    _after_ends(connection, build_id, now)
+    return [*freed, *supersede_groups(connection, build_id, now)]
 
 
 def resolve(connection: Connection, job: Job, verdict: Status, reason: str, now: float) -> None:
@@ -303,6 +347,19 @@ def _end_attempt(connection: Connection, job: Job, now: float, lost_reason: str)
 def _end_job(
     connection: Connection, job: Job, status: Status, outcome: Outcome | None, reason: str, now: float
 ) -> None:
+    _end_row(connection, job, status, outcome, reason, now)
+    _after_ends(connection, job.build_id, now)
+
+
+def _after_ends(connection: Connection, build_id: int, now: float) -> None:
+    """What waited for jobs that have ended goes on, and the build is where its jobs are."""
+    dependants.settle(connection, build_id, now)
+    builds.fold(connection, build_id, now)
+
+
+def _end_row(
+    connection: Connection, job: Job, status: Status, outcome: Outcome | None, reason: str, now: float
+) -> None:
     values: dict[str, Any] = {
         "outcome": outcome.value if outcome else None,
         "reason": reason[:MAX_REASON],
@@ -311,25 +368,6 @@ def _end_job(
         "finished_at": now if status.is_terminal else None,
     }
     jobs.advance(connection, job, status, **values)
-    builds.fold(connection, job.build_id, now)
-
-
-def _close_steps(connection: Connection, job: Job, outcome: Outcome, reason: str) -> None:
-    """No step of an ended attempt stays open. One that was granted its side effects stays unknown."""
-    for step in jobs.steps_of(connection, _id(job), job.attempt):
-        status = Status(step.status)
-        if status.is_terminal or status is Status.UNKNOWN:
-            continue
-        if step.is_granted:
-            unknown = Outcome.LOST_UNKNOWN.value
-            jobs.advance_step(connection, step, Status.UNKNOWN, outcome=unknown, reason=reason)
-        elif outcome is Outcome.CANCELLED:
-            jobs.advance_step(connection, step, Status.CANCELLED, outcome=outcome.value, reason=reason)
-        elif status is Status.RUNNING:
-            jobs.advance_step(connection, step, Status.ERROR, outcome=outcome.value, reason=reason)
-        else:
-            skipped = Outcome.SKIPPED.value
-            jobs.advance_step(connection, step, Status.SKIPPED, outcome=skipped, reason=reason)
 
 
 # --- what is over -------------------------------------------------------------------------------------
@@ -371,8 +409,9 @@ def cancels(connection: Connection, runner_id: int) -> list[tuple[Job, str]]:
     found = []
     for job in jobs.leased_to(connection, runner_id):
         build = builds.by_id(connection, job.build_id)
-        if job.is_accepted and build is not None and build.cancel_reason:
-            found.append((job, build.cancel_reason))
+        wish = job.cancel_reason or (build.cancel_reason if build is not None else "")
+        if job.is_accepted and wish:
+            found.append((job, wish))
     return found
 
 

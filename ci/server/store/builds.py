@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, update
 from ci.errors import Problem
 from ci.event import Event, Kind
 from ci.server.models import Build, Job
-from ci.server.store import jobs, outbox
+from ci.server.store import dependants, jobs, outbox
 from ci.server.store.audit import Deed
 from ci.server.store.tables import BUILD, REPO, add_if_new, changed, many, one
 from ci.spec import JobSpec
@@ -91,6 +91,7 @@ def create(connection: Connection, new: NewBuild, now: float) -> Made:
             job_ids.append(jobs.add_kept(connection, build_id, place, spec, old))
         else:
             job_ids.append(jobs.add_job(connection, build_id, place, spec, now, new.held))
+    dependants.settle(connection, build_id, now)
     outbox.tell(connection, build_id, now)
     return Made(build_id=build_id, number=new.number, job_ids=tuple(job_ids))
 

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Table, func, select, update
 
 from ci.protocol import Lease
 from ci.server.models import Attempt, Job, Step
-from ci.server.store import approvals
+from ci.server.store import approvals, concurrency
 from ci.server.store.tables import ATTEMPT, BUILD, JOB, STEP, add, add_if_new, changed, many, one
 from ci.spec import JobSpec
 from ci.status import Outcome, Status, may_advance
@@ -23,13 +23,14 @@ def add_job(
     connection: Connection, build_id: int, position: int, spec: JobSpec, now: float, held: str = ""
 ) -> int:
     """A job with its steps; `held`: why a person must act before it may start."""
+    dumped = spec.model_dump(mode="json")
     job = Job(
         build_id=build_id,
         position=position,
         name=spec.name,
         slug=spec.slug,
-        spec=spec.model_dump(mode="json"),
-        status=(Status.BLOCKED if held else Status.PENDING).value,
+        spec=dumped,
+        status=(Status.BLOCKED if held else first_status(dumped)).value,
         outcome=Outcome.BLOCKED.value if held else None,
         reason=held,
         created_at=now,
@@ -37,6 +38,11 @@ def add_job(
     job_id = add(connection, job)
     add_steps(connection, job_id, 1, spec)
     return job_id
+
+
+def first_status(spec: Mapping[str, Any]) -> Status:
+    """Of a job that nobody holds: it waits for others of its build, or for a runner."""
+    return Status.WAITING if spec.get("depends_on") else Status.PENDING
 
 
 def add_kept(connection: Connection, build_id: int, position: int, spec: JobSpec, old: Job) -> int:
@@ -105,6 +111,22 @@ def of_build(connection: Connection, build_id: int) -> list[Job]:
     return many(connection, Job, select(JOB).where(JOB.c.build_id == build_id).order_by(JOB.c.position))
 
 
+def of_slug(connection: Connection, build_id: int, slug: str) -> Job | None:
+    return one(connection, Job, select(JOB).where(JOB.c.build_id == build_id, JOB.c.slug == slug))
+
+
+def ask_cancel(connection: Connection, job: Job, reason: str) -> None:
+    """Note the request, unless there is one."""
+    is_open = (JOB.c.id == job.id, JOB.c.cancel_reason == "")
+    connection.execute(update(JOB).where(*is_open).values(cancel_reason=reason))
+
+
+def being_cancelled(connection: Connection, build_id: int) -> list[Job]:
+    """Jobs of the build whose runners must hear that they are to end, without their build."""
+    is_asked = (JOB.c.build_id == build_id, JOB.c.cancel_reason != "", JOB.c.runner_id.is_not(None))
+    return many(connection, Job, select(JOB).where(*is_asked))
+
+
 def standings(connection: Connection, build_id: int) -> Sequence[Any]:
     """(name, status, outcome, reason, started_at, kept_from) of each job, in order; light, for each end
     asks for it."""
@@ -132,6 +154,24 @@ def change_attempt(connection: Connection, job_id: int, attempt: int, **values: 
 def repo_id_of(connection: Connection, job_id: int) -> int | None:
     joined = select(BUILD.c.repo_id).join(JOB, JOB.c.build_id == BUILD.c.id)
     return connection.execute(joined.where(JOB.c.id == job_id)).scalar_one_or_none()
+
+
+def close_steps(connection: Connection, job: Job, outcome: Outcome, reason: str) -> None:
+    """No step of an ended attempt stays open. One that was granted its side effects stays unknown."""
+    for step in steps_of(connection, job.id or 0, job.attempt):
+        status = Status(step.status)
+        if status.is_terminal or status is Status.UNKNOWN:
+            continue
+        if step.is_granted:
+            unknown = Outcome.LOST_UNKNOWN.value
+            advance_step(connection, step, Status.UNKNOWN, outcome=unknown, reason=reason)
+        elif outcome is Outcome.CANCELLED:
+            advance_step(connection, step, Status.CANCELLED, outcome=outcome.value, reason=reason)
+        elif status is Status.RUNNING:
+            advance_step(connection, step, Status.ERROR, outcome=outcome.value, reason=reason)
+        else:
+            skipped = Outcome.SKIPPED.value
+            advance_step(connection, step, Status.SKIPPED, outcome=skipped, reason=reason)
 
 
 # --- status -----------------------------------------------------------------------------------------
@@ -164,15 +204,23 @@ def move(
 # --- leases -----------------------------------------------------------------------------------------
 
 
-def fitting(connection: Connection, labels: Mapping[str, str]) -> Iterator[int]:
-    """Ids of pending jobs without a lease that a runner with these labels may take, oldest first."""
+def fitting(connection: Connection, labels: Mapping[str, str], tried: Collection[int] = ()) -> Iterator[int]:
+    """Ids of pending jobs without a lease that a runner with these labels may take, oldest first.
+
+    A job of a concurrency group only where all older ones of the group have their places, whoever may run
+    those; so the group is looked at first. Not the jobs that were `tried`.
+    """
     free = (JOB.c.status == Status.PENDING.value, JOB.c.runner_id.is_(None))
+    columns = (JOB.c.id, BUILD.c.repo_id, JOB.c.spec["labels"], JOB.c.spec["concurrency"])
     rows = connection.execute(
-        select(JOB.c.id, JOB.c.spec["labels"].label("labels")).where(*free).order_by(JOB.c.id)
+        select(*columns).join(BUILD, JOB.c.build_id == BUILD.c.id).where(*free).order_by(JOB.c.id)
     )
-    for row in rows:
-        if is_fit(row.labels or {}, labels):
-            yield row.id
+    places = concurrency.Places(connection)
+    for job_id, repo_id, wanted, group in rows.all():
+        if group and not places.take(repo_id, group):
+            continue
+        if is_fit(wanted or {}, labels) and job_id not in tried:
+            yield job_id
 
 
 def is_fit(wanted: Mapping[str, str], offered: Mapping[str, str]) -> bool:
