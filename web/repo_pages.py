@@ -219,7 +219,8 @@ async def set_credential(call: Call) -> None:
 
 def _given(call: Call) -> dict[str, str]:
     """A form sends no box that is not ticked."""
-    flags = {name: "true" if call.flag(name) else "false" for name in repo_settings.FLAGS}
+    shown = [name for name in repo_settings.FLAGS if name not in repo_settings.TRUST or call.actor.is_admin]
+    flags = {name: "true" if call.flag(name) else "false" for name in shown}
     rest = [name for name in SETTINGS if name not in flags and name in call.form]
     return {**flags, **{name: call.field(name).strip() for name in rest}}
 

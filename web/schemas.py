@@ -284,6 +284,9 @@ class RepoSettings(BaseModel):
     is_enabled: bool = Field(description="false: deliveries are kept, and build nothing")
     is_superseding: bool = Field(description="a newer build of the same ref cancels the older")
     builds_merge: bool = Field(description="pull requests are built merged with their target branch")
+    trusts_network: bool = Field(description="its files may ask for dns, extra_hosts, network_mode")
+    trusts_volumes: bool = Field(description="... for folders and devices of the machine, tmpfs, memory")
+    trusts_security: bool = Field(description="... for privileged containers")
     timeout_minutes: int = Field(description="how long a job may take")
     keep_builds_days: int = Field(description="older builds are removed; 0: never")
     keep_logs_days: int = Field(description="older logs are removed; 0: never")
@@ -296,6 +299,9 @@ class RepoSettingsBody(BaseModel):
     is_enabled: bool | None = None
     is_superseding: bool | None = None
     builds_merge: bool | None = None
+    trusts_network: bool | None = Field(default=None, description="for a server admin, as the two below")
+    trusts_volumes: bool | None = None
+    trusts_security: bool | None = None
     timeout_minutes: int | None = None
     keep_builds_days: int | None = None
     keep_logs_days: int | None = None

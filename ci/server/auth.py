@@ -40,6 +40,7 @@ class Action(StrEnum):
     MANAGE_ACCOUNT = "manage_account"  #: one's own password, sessions and tokens
     MANAGE_PEOPLE = "manage_people"  #: accounts; read the audit log
     MANAGE_SERVER = "manage_server"  #: secrets and variables of the whole server
+    TRUST = "trust"  #: let a repo's files ask for more than the sandbox gives
 
 
 class Role(StrEnum):

@@ -97,6 +97,13 @@ SETTINGS = (
         "addresses, networks. The server connects to no other private address.",
     ),
     Setting(
+        name="privileged_plugins",
+        type=str,
+        default="",
+        help="Images, with commas between, that run with all rights where a step is told by its `settings` "
+        "alone and the build is no fork's; the runner must allow it too (`SHIPWAY_ALLOW=security`).",
+    ),
+    Setting(
         name="log_format",
         type=str,
         default="text",
@@ -121,7 +128,12 @@ class Settings:
     session_days: int
     trusted_proxies: str
     allowed_private_hosts: str
+    privileged_plugins: str
     log_format: str
+
+    @property
+    def images_of_privileged_plugins(self) -> tuple[str, ...]:
+        return tuple(image for image in self.privileged_plugins.split(", ") if image)
 
     @classmethod
     def load(
@@ -145,7 +157,17 @@ class Settings:
         values["data_dir"] = values["data_dir"].expanduser().absolute()
         values["trusted_proxies"] = _networks(values["trusted_proxies"])
         values["allowed_private_hosts"] = _hosts(values["allowed_private_hosts"])
+        values["privileged_plugins"] = _images(values["privileged_plugins"])
         return cls(**values)
+
+
+def _images(text: str) -> str:
+    """The list in one form. Raises Invalid."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        if not part.isprintable() or " " in part or "@" in part or ":" in part.rpartition("/")[2]:
+            raise Invalid(f"privileged_plugins: {part!r} is no image without a tag, such as plugins/docker")
+    return ", ".join(parts)
 
 
 def _own_url(host: str, port: int) -> str:

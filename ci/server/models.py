@@ -131,6 +131,10 @@ class Repo(SQLModel, table=True):
     approval: str = "forks"  #: what waits for an approval: "forks" or "pull_requests"
     keep_builds_days: int = 0  #: 0: for ever
     keep_logs_days: int = 0
+    # what an administrator of the server sets: rights that its files may ask for (ci.spec.Trust)
+    trusts_network: bool = False
+    trusts_volumes: bool = False
+    trusts_security: bool = False
     # how we speak to its forge
     api_url: str = ""
     credential_kind: str = ""  #: "", "token" or "password"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ci.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from ci.server import auth, credentials
-from ci.server.auth import Action, Actor, NewPlace
+from ci.server.auth import Action, Actor, NewPlace, can
 from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
 from ci.server.credentials import Credential, Kind
@@ -151,6 +151,8 @@ class Repos:
             news = {name: value for name, value in values.items() if getattr(before, name) != value}
             if not news:
                 return before
+            if set(news) & set(repo_settings.TRUST) and not can(actor, Action.TRUST, before):
+                raise Forbidden("only a server admin lets a repo's files ask for more than the sandbox gives")
             repo_settings.change(connection, repo_id, news)
             words = ", ".join(f"{name}={_shown(value)}" for name, value in news.items())
             audit.note(connection, actor, _deed(repo, "repo.settings", words), now)

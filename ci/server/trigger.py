@@ -21,7 +21,7 @@ from ci.server.clock import Clock
 from ci.server.forges.directory import Forges
 from ci.server.models import Build, Job, PullRequest, Repo
 from ci.server.secrets import Secrets
-from ci.server.store import attempts, audit, builds, jobs, pull_requests, repos, variables
+from ci.server.store import attempts, audit, builds, jobs, pull_requests, repo_settings, repos, variables
 from ci.server.store.builds import Made, NewBuild
 from ci.server.store.database import Connection, Store
 from ci.spec import JobSpec
@@ -93,6 +93,7 @@ class Trigger:
         self._forges = forges
         self._secrets = secrets
         self._url = url
+        self.privileged_plugins: tuple[str, ...] = ()  #: images, as an administrator has set them
         self._locks: dict[int, asyncio.Lock] = {}
 
     async def start_build(self, event: Event, repo: Repo, origin: Origin) -> Result:
@@ -300,6 +301,7 @@ class Trigger:
             parent_number=plan.parent_number,
             created_at_seconds=int(self._clock.now()),
             timeout_seconds=repo.timeout_minutes * 60,
+            trust=repo_settings.trust_of(repo, self.privileged_plugins),
         )
 
 

@@ -76,6 +76,7 @@ class Server:
         limit = float(settings.disconnect_limit_seconds)
         self.lifecycle = Lifecycle(self.store, self.bus, self.clock, disconnect_limit_seconds=limit)
         self.trigger = Trigger(self.store, self.bus, self.clock, self.forges, self.secrets, url=settings.url)
+        self.trigger.privileged_plugins = settings.images_of_privileged_plugins
         self.approvals = Approvals(self.store, self.bus, self.clock, self.forges)
         self.hooks = Hooks(self.store, self.bus, self.clock, forges=self.forges, vault=self.vault)
         self.inbox = Inbox(self.store, self.bus, self.clock, self.trigger, self.forges)

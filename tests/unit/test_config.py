@@ -86,3 +86,10 @@ def test_proxies_are_addresses_or_networks(tmp_path: Path) -> None:
     for text in ("*", "proxy.example", "10.0.0.1/8"):
         with pytest.raises(Invalid, match="no address and no network"):
             Settings.load({"SHIPWAY_TRUSTED_PROXIES": text}, folder=tmp_path)
+
+
+def test_images_of_privileged_plugins_have_no_tag(tmp_path: Path) -> None:
+    loaded = Settings.load({"SHIPWAY_PRIVILEGED_PLUGINS": "plugins/docker,ghcr.example/a/b"}, None, tmp_path)
+    assert loaded.images_of_privileged_plugins == ("plugins/docker", "ghcr.example/a/b")
+    with pytest.raises(Invalid, match="'plugins/docker:20' is no image without a tag"):
+        Settings.load({"SHIPWAY_PRIVILEGED_PLUGINS": "plugins/docker:20"}, None, tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from ci.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
-from ci.server.auth import Actor, Scope
+from ci.server.auth import Actor, Role, Scope
 from ci.server.credentials import Credential, Credentials, Kind
 from ci.server.forges import git
 from ci.server.forges.address import Addresses
@@ -22,6 +22,7 @@ from ci.server.retention import Retention
 from ci.server.store import repo_settings, repos
 from ci.server.store.tables import BUILD, INBOX, JOB, SECRET
 from ci.server.vault import Vault
+from ci.spec import Trust
 from tests.fake_github import TOKEN, FakeGitHub
 from tests.unit.world import ADA
 from tests.unit.yard import Yard, yard
@@ -280,3 +281,16 @@ async def test_what_a_kill_leaves_behind_goes_in_the_next_round(here: Here) -> N
     assert here.logs.jobs() == []
     assert not orphan.exists() and beside.exists()
     assert here.yard.forges.builtin.path(here.repo_id).exists()
+
+
+async def test_only_a_server_admin_lets_files_ask_for_rights(here: Here) -> None:
+    administers = Actor(user_id=2, name="eve", roles={here.yard.repo.id or 0: Role.ADMIN})
+    with pytest.raises(Forbidden, match="only a server admin"):
+        await here.repos.change(here.yard.repo, {"trusts_volumes": "true"}, administers)
+    await here.repos.change(here.yard.repo, {"trusts_volumes": "false", "timeout_minutes": "5"}, administers)
+    scoped = Actor(user_id=1, name="ada", is_admin=True, scopes=frozenset({Scope.WRITE}))
+    with pytest.raises(Forbidden):
+        await here.repos.change(here.yard.repo, {"trusts_volumes": "true"}, scoped)
+    admin = Actor(user_id=1, name="ada", is_admin=True)
+    found = await here.repos.change(here.yard.repo, {"trusts_volumes": "true"}, admin)
+    assert repo_settings.trust_of(found, ("a/b",)) == Trust(volumes=True, privileged_plugins=("a/b",))

@@ -8,10 +8,14 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from ci.errors import Invalid
+from ci.rights import SWITCHES
 from ci.server.models import Repo
 from ci.server.store.tables import REPO
+from ci.spec import Trust
 
-FLAGS = ("is_private", "is_enabled", "is_superseding", "builds_merge")
+#: Only a server admin changes these.
+TRUST = tuple(f"trusts_{right}" for right in SWITCHES)
+FLAGS = ("is_private", "is_enabled", "is_superseding", "builds_merge", *TRUST)
 #: The least and the most of each number.
 _NUMBERS = {
     "timeout_minutes": (1, 7 * 24 * 60),
@@ -25,6 +29,12 @@ NAMES = (*FLAGS, *_NUMBERS, "approval", "config_path")
 
 def of(repo: Repo) -> dict[str, Any]:
     return {name: getattr(repo, name) for name in NAMES}
+
+
+def trust_of(repo: Repo, privileged_plugins: tuple[str, ...]) -> Trust:
+    """What the repo's files may ask for; the images that are privileged plugins are the server's setting."""
+    switches = {right: getattr(repo, f"trusts_{right}") for right in SWITCHES}
+    return Trust(**switches, privileged_plugins=privileged_plugins)
 
 
 def parsed(given: Mapping[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A job can be asked to end without its build."""
+"""A job can be asked to end without its build, and a repo's files can be let ask for rights."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ down_revision = "0003"
 
 def upgrade() -> None:
     op.add_column("job", sa.Column("cancel_reason", sa.String(), nullable=False, server_default=""))
+    for right in ("network", "volumes", "security"):
+        column: sa.Column[bool] = sa.Column(
+            f"trusts_{right}", sa.Boolean(), nullable=False, server_default=sa.false()
+        )
+        op.add_column("repo", column)
