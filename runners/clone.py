@@ -61,6 +61,7 @@ _WANTS_LOGIN = ("could not read Username", "could not read Password", "Authentic
 PATIENCE_SECONDS = 120.0
 _LONGEST_PAUSE_SECONDS = 10.0
 _LOCK_LOOK_SECONDS = 0.05
+_TAGS = "+refs/tags/*:refs/tags/*"
 MAX_CACHED_COMMITS = 40
 
 
@@ -106,6 +107,8 @@ class Clone:
             else:
                 say(f"fetch {self._spec.sha[:12]} ({self._spec.ref}) from {self._spec.url}")
                 self._fetch_commit(say)
+            if self._spec.tags and (problem := self._fetch(_TAGS, "--prune", *self._depth_options)):
+                raise CloneError(self._explained(problem))
             self._git(self._cache, "update-ref", self._keep_ref, self._spec.sha)
             self._forget_old_commits()
         say(f"commit {self._title()}")
@@ -236,6 +239,7 @@ class Clone:
             folder,
             *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"),
             *(*self._depth_options, "--", f"file://{self._cache.resolve()}", self._spec.sha),
+            *([_TAGS] if self._spec.tags else []),
             protocols=("file",),
         )
         self._set_refs(folder)

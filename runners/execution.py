@@ -20,10 +20,11 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from ci import aliases
+from ci import aliases, registries
 from ci.environ import run_variables
-from ci.errors import ShipwayError
+from ci.errors import Invalid, ShipwayError
 from ci.protocol import Change, JobEnded, StepAsks, StepChanged
+from ci.registries import Login
 from ci.settings import plugin_variables
 from ci.spec import Ready, StepKind, StepSpec, Stops
 from ci.status import Outcome, Status, of_job
@@ -69,7 +70,9 @@ class Execution:
         self._spool = spool
         self._engine = engine
         self._clone = make_clone() if self._spec.clone else None
-        self._masks = (*self._assign.masks, *(self._clone.masks if self._clone else ()))
+        self._logins, self._login_problem = _logins(handover)
+        passwords = [login.password for login in self._logins.values()]
+        self._masks = (*self._assign.masks, *(self._clone.masks if self._clone else ()), *passwords)
         self._secrets = spool.patterns(self._masks)
         self._plan = Plan(self._spec)
         self._journal = Journal(spool, self._journal_broke)
@@ -128,7 +131,10 @@ class Execution:
 
     async def _prepare(self) -> bool:
         """Whether the job may begin."""
-        task = asyncio.ensure_future(self._engine.prepare(self._spec, self._owner))
+        if self._login_problem:
+            self.halt(Halt.infra(self._login_problem))
+            return False
+        task = asyncio.ensure_future(self._engine.prepare(self._spec, self._owner, self._logins))
         waiter = asyncio.ensure_future(self._halted.wait())
         await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
         waiter.cancel()
@@ -420,3 +426,15 @@ class Execution:
     def _say(self, text: str) -> None:
         """Into the spool's own file: on a disk, so masked."""
         print(self._secrets.mask(text), file=sys.stderr)
+
+
+def _logins(handover: Handover) -> tuple[dict[str, Login], str]:
+    """The registries' logins that the job's secrets hold, and what is wrong with one of them."""
+    found: dict[str, Login] = {}
+    given = handover.assign.secrets  # a stranger's build gets none: then images are pulled without
+    for name in (name for name in handover.assign.spec.pull_secrets if name in given):
+        try:
+            found |= registries.logins(given[name])
+        except Invalid as error:
+            return {}, f"images cannot be pulled with the secret {name}: {error}"
+    return found, ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from ci.marks import Mark, Said, Splitter
+from ci.registries import Login
 from ci.spec import JobSpec, Limits, StepKind, StepSpec
-from runners.engines.base import Engine, Exit, Janitor, Launch, Owner
+from runners.engines.base import NO_LOGINS, Engine, Exit, Janitor, Launch, Owner
 from runners.engines.settings import DockerSettings
 
 TOKEN = "0123456789abcdef" * 2
@@ -107,12 +108,18 @@ def job_of(*steps: StepSpec, **more: object) -> JobSpec:
 
 
 @asynccontextmanager
-async def staged(engine: Engine, janitor: Janitor, *steps: StepSpec, **more: object) -> AsyncIterator[Stage]:
+async def staged(
+    engine: Engine,
+    janitor: Janitor,
+    *steps: StepSpec,
+    logins: Mapping[str, Login] = NO_LOGINS,
+    **more: object,
+) -> AsyncIterator[Stage]:
     """`more`: of the job."""
     owner = Owner(server=f"test-{uuid.uuid4().hex}", runner="r1", job=7, attempt=1)
     stage = Stage(engine, janitor, owner, job_of(*steps, **more))
     try:
-        await engine.prepare(stage.job, owner)
+        await engine.prepare(stage.job, owner, logins)
         yield stage
     finally:
         await engine.destroy()

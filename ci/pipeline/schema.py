@@ -78,9 +78,7 @@ class Section:
 
 #: Read and compiled, and not executed yet by runners and server: section -> keys.
 _NOT_EXECUTED = {
-    "a pipeline": ("pull_secrets",),
     "a condition": ("evaluate",),
-    "a clone": ("tags",),
 }
 
 

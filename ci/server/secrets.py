@@ -124,9 +124,8 @@ class Secrets:
             row = found.get(use.name)
             why = _unreadable(row, use, event.kind) if row else _missing(use, repo)
             if why:
-                problems.append(
-                    _problem(use, f"step {use.step!r} cannot read the secret {use.name!r}: {why}")
-                )
+                who = f"step {use.step!r}" if use.step else '"pull_secrets"'
+                problems.append(_problem(use, f"{who} cannot read the secret {use.name!r}: {why}"))
         return problems
 
     def for_job(
@@ -134,7 +133,7 @@ class Secrets:
     ) -> Resolved:
         """The values that the job's steps name, checked again; and the note of their use, as `build`."""
         steps = [step for step in spec.steps if not step.skip_reason]
-        names = {name for step in steps for name in names_of(step)}
+        names = {name for step in steps for name in names_of(step)} | set(spec.pull_secrets)
         if not names or event.is_untrusted or not spec.is_trusted:
             return Resolved()
         found = secrets.named(connection, repo, names)
@@ -144,6 +143,10 @@ class Secrets:
                 row = found.get(name)
                 if why := _unreadable(row, reader, event.kind) if row else "it is gone":
                     return Resolved(refusal=f"step {step.name!r} cannot read the secret {name!r}: {why}")
+        for name in spec.pull_secrets:
+            row = found.get(name)
+            if why := _unreadable(row, _PULLS, event.kind) if row else "it is gone":
+                return Resolved(refusal=f"images cannot be pulled with the secret {name!r}: {why}")
         secrets.used(connection, [row.id or 0 for row in found.values()], build, self._clock.now())
         return Resolved(values={name: self._open(row) for name, row in found.items()})
 
@@ -218,6 +221,10 @@ def _reader(step: StepSpec) -> _Reader:
     return _Reader(step=step.name, image=step.image, is_told_by_settings_alone=alone)
 
 
+#: Who pulls: no step and no image.
+_PULLS = _Reader(step="", image="", is_told_by_settings_alone=False)
+
+
 def _unreadable(row: Secret, reader: _Reader | SecretUse, event: Kind) -> str:
     """Why a step may not read it, as a clause; empty: it may."""
     if row.events and event.value not in row.events:
@@ -257,10 +264,8 @@ def _missing(use: SecretUse, repo: Repo) -> str:
 
 
 def _withheld(use: SecretUse) -> Problem:
-    sentence = (
-        f"the secret {use.name!r} is withheld from a stranger's pull request: "
-        f"step {use.step!r} sees an empty value"
-    )
+    effect = f"step {use.step!r} sees an empty value" if use.step else "images are pulled without it"
+    sentence = f"the secret {use.name!r} is withheld from a stranger's pull request: {effect}"
     return _problem(use, sentence, is_warning=True)
 
 

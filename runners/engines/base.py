@@ -22,8 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import BinaryIO, Protocol
 
+from ci.registries import Login
 from ci.spec import JobSpec, Ready, StepSpec
 from ci.status import Outcome
 
@@ -78,11 +80,15 @@ class Launch:
     number: int = 1  #: of the run: each is a fresh container
 
 
+NO_LOGINS: Mapping[str, Login] = MappingProxyType({})
+
+
 class Engine(Protocol):
     """One engine bound to one attempt. See the module for the order of calls."""
 
-    async def prepare(self, job: JobSpec, owner: Owner) -> None:
-        """Make the network, the workspace volume and what holds the namespaces."""
+    async def prepare(self, job: JobSpec, owner: Owner, logins: Mapping[str, Login] = NO_LOGINS) -> None:
+        """Make the network, the workspace volume and what holds the namespaces. `logins`: of registries, by
+        their hosts, for the images of this job."""
 
     async def fill(self, tar: BinaryIO) -> None:
         """Unpack a tar stream into the workspace. The stream is read once, from a thread."""

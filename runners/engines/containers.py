@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO
 
+from ci.registries import Login
 from ci.spec import JobSpec, Ready, StepSpec
 from runners.engines import sandbox
 from runners.engines.attempt import Attempt, remove_all
-from runners.engines.base import EngineError, Exit, Launch, Owner
+from runners.engines.base import NO_LOGINS, EngineError, Exit, Launch, Owner
 from runners.engines.container_step import NOT_RUNNING, ContainerStep
 from runners.engines.daemon import Daemon
 from runners.engines.image_store import ImageStore
@@ -29,7 +30,8 @@ class ContainerEngine:
         self._steps: dict[str, ContainerStep] = {}
         self._stopped_early: set[str] = set()
 
-    async def prepare(self, job: JobSpec, owner: Owner) -> None:
+    async def prepare(self, job: JobSpec, owner: Owner, logins: Mapping[str, Login] = NO_LOGINS) -> None:
+        self._images.logins = logins
         attempt = self._made = Attempt(self._daemon, self._settings, job, owner, self._images)
         await in_thread("engine-prepare", attempt.make)
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ci.registries import Login
+
 Config = Mapping[str, Any]
 Labels = Mapping[str, str]
 
@@ -107,8 +109,8 @@ class Daemon(Protocol):
 
     def image(self, name: str) -> Image | None: ...
 
-    def pull(self, name: str) -> None:
-        """Raises ImageError with the registry's words."""
+    def pull(self, name: str, login: Login | None = None) -> None:
+        """With this login, or one of the runner's own. Raises ImageError with the registry's words."""
 
     def import_image(self, name: str, tar: bytes) -> None: ...
 

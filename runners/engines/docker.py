@@ -19,6 +19,7 @@ import docker.utils
 import requests
 import urllib3
 
+from ci.registries import Login
 from runners.engines import images
 from runners.engines.base import EngineError
 from runners.engines.containers import ContainerEngine, ContainerJanitor
@@ -181,11 +182,12 @@ class Client:
             command=tuple(config.get("Cmd") or ()),
         )
 
-    def pull(self, name: str) -> None:
+    def pull(self, name: str, login: Login | None = None) -> None:
         repository, tag = images.split_tag(name)
+        auth = {"username": login.user, "password": login.password} if login else None
         with _told():
             try:
-                for line in self._api.pull(repository, tag=tag, stream=True, decode=True):
+                for line in self._api.pull(repository, tag=tag, stream=True, decode=True, auth_config=auth):
                     if "error" in line:
                         raise ImageError(str(line["error"]))
             except docker.errors.APIError as error:

@@ -25,9 +25,10 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from ci import marks
+from ci.registries import Login
 from ci.spec import JobSpec, Ready, StepSpec
 from ci.status import Outcome
-from runners.engines.base import EngineError, Exit, Launch, Owner
+from runners.engines.base import NO_LOGINS, EngineError, Exit, Launch, Owner
 from runners.engines.reasons import never_started, own_exit
 from runners.engines.threads import in_thread
 
@@ -46,7 +47,7 @@ class FakeEngine:
         self._directory = ""
         self._steps: dict[str, _FakeStep] = {}
 
-    async def prepare(self, job: JobSpec, owner: Owner) -> None:
+    async def prepare(self, job: JobSpec, owner: Owner, logins: Mapping[str, Login] = NO_LOGINS) -> None:
         folder = _folder(self._state, owner.server, owner.job, owner.attempt)
         folder.mkdir(parents=True, exist_ok=True)
         about = {

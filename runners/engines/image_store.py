@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from threading import Lock, Thread
 
+from ci.registries import Login, login_of
 from ci.spec import Pull
 from runners.engines import images, park
 from runners.engines.base import EngineError
@@ -28,6 +29,7 @@ class ImageStore:
         self._daemon = daemon
         self._mirrors = settings.image_mirrors
         self._pause = pause
+        self.logins: Mapping[str, Login] = {}  #: of registries, by their hosts
         self._lock = Lock()
         self._found: dict[tuple[str, Pull], Future[Image]] = {}
         self._without_shell: set[str] = set()
@@ -103,7 +105,7 @@ class ImageStore:
     def _pull(self, image: str, name: str) -> None:
         for again in range(_TRIES):
             try:
-                return self._daemon.pull(name)
+                return self._daemon.pull(name, login_of(images.full_name(name), self.logins))
             except ImageError as error:
                 if images.is_lasting(str(error)) or again + 1 == _TRIES:
                     raise ImageError(images.pull_failed(image, name, str(error))) from None

@@ -364,3 +364,24 @@ def test_the_cache_does_not_grow_for_ever(
     assert git(unpacked(tar, tmp_path / "ws"), "log", "-1", "--format=%s") == "c4"
     cache = tmp_path / "data" / "cache" / "git" / "repo-1.git"
     assert len(list((cache / "objects" / "pack").glob("*.pack"))) < 5
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_tags_are_in_the_workspace_where_they_are_asked_for_as_they_are_now(
+    forge: Forge, tmp_path: Path, depth: int
+) -> None:
+    forge.commit("first")
+    git(forge.work, "tag", "v1")
+    git(forge.work, "tag", "-a", "-m", "gone", "v2")
+    sha = forge.commit("second")
+    git(forge.work, "push", "-q", "--tags", "origin")
+    clone = clone_of(forge, sha, tmp_path / "data", depth=depth, tags=True)
+    ws = unpacked(written(clone)[1], tmp_path / "ws")
+    assert git(ws, "tag").split() == ["v1", "v2"]
+    if depth == 0:
+        assert git(ws, "describe", "--tags").startswith("v2-1-")
+    git(forge.work, "push", "-q", "origin", ":refs/tags/v2")
+    ws = unpacked(written(clone)[1], tmp_path / "ws2")
+    assert git(ws, "tag").split() == ["v1"]
+    plain = unpacked(written(clone_of(forge, sha, tmp_path / "data", depth=depth))[1], tmp_path / "ws3")
+    assert git(plain, "tag") == ""

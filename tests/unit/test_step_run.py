@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 
 import pytest
 
 from ci.protocol import JobEnded, StepChanged, Stream
+from ci.registries import Login
 from ci.spec import JobSpec, Ready, Retry, StepKind, StepSpec, Stops, Wanted
 from ci.status import Outcome, Status
-from runners.engines.base import Owner
+from runners.engines.base import NO_LOGINS, Owner
 from runners.engines.fake import FakeEngine
 from runners.spool import OrderCancel
 from tests.unit.test_job import Run, run, step
@@ -222,8 +224,8 @@ FILES = {"build.env": b"FAKE_OUTPUT='of the file'\nPATH=/evil\n"}
 class Filled(FakeEngine):
     """Its workspace holds FILES from the beginning."""
 
-    async def prepare(self, job: JobSpec, owner: Owner) -> None:
-        await super().prepare(job, owner)
+    async def prepare(self, job: JobSpec, owner: Owner, logins: Mapping[str, Login] = NO_LOGINS) -> None:
+        await super().prepare(job, owner, logins)
         made = io.BytesIO()
         with tarfile.open(fileobj=made, mode="w") as tar:
             for name, data in FILES.items():
