@@ -7,7 +7,7 @@ here. A key of the complete language that this version does not have yet is list
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -76,16 +76,8 @@ class Section:
         return tuple(key for key in self.keys.values() if key.is_ready)
 
 
-#: Read and compiled, and not executed yet by runners and server: section -> keys.
-_NOT_EXECUTED = {
-    "a condition": ("evaluate",),
-}
-
-
 def _section(title: str, *keys: Key) -> Section:
-    later = _NOT_EXECUTED.get(title, ())
-    known = {key.name: replace(key, is_ready=key.is_ready and key.name not in later) for key in keys}
-    return Section(title=title, keys=MappingProxyType(known))
+    return Section(title=title, keys=MappingProxyType({key.name: key for key in keys}))
 
 
 def _key(name: str, shape: Shape, meaning: str, *, is_required: bool = False, instead: str = "") -> Key:
@@ -296,7 +288,7 @@ CONDITION = _section(
     _key("instance", Shape.PATTERNS, "The host name of the server."),
     _key("platform", Shape.PATTERNS, "The label `platform` of the pipeline, without it `linux/amd64`."),
     _key("matrix", Shape.TEXTS_MAP, "Values of the matrix: each name has one of its values (globs)."),
-    _key("evaluate", Shape.TEXT, "An expression that is true."),
+    _key("evaluate", Shape.TEXT, "An [expression](expressions.md) that is true."),
     _key(
         "outputs",
         Shape.TEXTS_MAP,
