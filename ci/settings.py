@@ -1,8 +1,9 @@
 """The settings of a plugin as the variables that its image reads: `PLUGIN_*`. Pure.
 
-The contract that plugin images of this line of servers share: names in capitals, `-` and `.` as `_`; a text,
-a number and a flag as they are; null is not set at all; a list of plain values joined by commas; everything
-deeper as JSON. A node `{"from_secret": NAME}`, at any depth, stands for the secret's value.
+The contract that plugin images of this line of servers share: names in capitals, both with `-` and `.` as
+they are and with `_` for them; a text, a number and a flag as they are; null is not set at all; a list of
+plain values joined by commas; everything deeper as JSON, its keys in order, `<`, `>` and `&` escaped. A node
+`{"from_secret": NAME}`, at any depth, stands for the secret's value. Source: the studies of the peers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 FROM_SECRET = "from_secret"
 PREFIX = "PLUGIN_"
+_ESCAPED = {char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def secret_names(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -23,11 +25,20 @@ def secret_names(settings: Mapping[str, Any]) -> Iterator[str]:
 
 def plugin_variables(settings: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, str]:
     """`PLUGIN_*` for these settings. Every secret that they name is in `secrets`; else KeyError."""
-    return {
-        variable(name): _text(_resolved(value, secrets))
+    found = {
+        variable(name): text(_resolved(value, secrets))
         for name, value in settings.items()
         if value is not None
     }
+    for name, value in settings.items():
+        # No shell can export such a name: it stands in the container's config, where no secret may be.
+        if value is not None and variable(name) != _as_it_is(name) and not list(_names(value)):
+            found[_as_it_is(name)] = found[variable(name)]
+    return found
+
+
+def _as_it_is(name: str) -> str:
+    return PREFIX + name.upper()
 
 
 def variable(name: str) -> str:
@@ -59,7 +70,8 @@ def _resolved(value: Any, secrets: Mapping[str, str]) -> Any:
     return value
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value without references to secrets, as a variable."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -68,5 +80,6 @@ def _text(value: Any) -> str:
         return str(value)
     is_plain = isinstance(value, list) and not any(isinstance(each, list | dict) for each in value)
     if is_plain:
-        return ",".join(_text(each) for each in value)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return ",".join(text(each) for each in value)
+    found = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return "".join(_ESCAPED.get(char, char) for char in found)

@@ -9,9 +9,10 @@ from ci.pipeline.fields import Fields, Reader
 from ci.pipeline.model import FromSecret
 from ci.pipeline.problems import Mark, shown
 from ci.pipeline.schema import Shape
-from ci.pipeline.settings import secret
+from ci.pipeline.settings import plain_value, secret
 from ci.pipeline.yaml import Mapping, Node, Scalar, Sequence, describe
 from ci.settings import FROM_SECRET, PREFIX
+from ci.settings import text as settings_text
 
 MAX_NAME = 200
 #: What may change which program a plugin's image runs, or whom it talks to. An image that a secret is for is
@@ -56,10 +57,8 @@ def read_environment(fields: Fields, *, is_plugin: bool = False) -> tuple[tuple[
 def _value(node: Node, name: str, reader: Reader) -> str | FromSecret:
     if isinstance(node, Mapping) and FROM_SECRET in node.by_name:
         return secret(node, reader) or ""
-    if not isinstance(node, Scalar):
-        message = f"the variable {shown(name)} is text; {describe(node)} is not yet supported"
-        reader.problems.error(node.mark, message)
-        return ""
+    if not isinstance(node, Scalar):  # encoded as a setting is
+        return settings_text(plain_value(node, reader))
     return reader.text(node, f"the variable {shown(name)}") or ""
 
 

@@ -1,12 +1,14 @@
 """Settings: what a plugin is told, as the file says it; and secrets by their names.
 
 Values keep their text (`1.10` is `1.10`, `yes` is `yes`) at the top and in plain lists, where the plugin gets
-text anyway. Deeper, where the plugin gets JSON, true, false, whole numbers and null are JSON's own.
+text anyway. Deeper, where the plugin gets JSON, true, false, null, whole numbers, and fractions that JSON
+prints as they are written, are JSON's own.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from ci.pipeline.fields import Fields, Reader
@@ -57,6 +59,24 @@ def secret(node: Mapping, reader: Reader) -> FromSecret | None:
     return FromSecret(name=value.text, mark=node.mark)
 
 
+def plain_value(node: Node, reader: Reader) -> Any:
+    """A list or a map outside of `settings`: as there, but no secret may stand in it."""
+    found = _value(node, reader, is_deep=False)
+    if any(secrets_in(found)):
+        message = "a secret in a list or a map is for settings; give it a variable of its own"
+        reader.problems.error(node.mark, message)
+        return None
+    return found
+
+
+def secrets_in(value: Any) -> Iterator[FromSecret]:
+    if isinstance(value, FromSecret):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from secrets_in(each)
+
+
 def _value(node: Node, reader: Reader, *, is_deep: bool) -> Any:
     if isinstance(node, Scalar):
         return _scalar(node, reader, is_deep=is_deep)
@@ -88,4 +108,14 @@ def _scalar(node: Scalar, reader: Reader, *, is_deep: bool) -> Any:
         return node.text.lower() == "true"
     if is_deep and node.kind is Kind.INT and _INTEGER.match(node.text):
         return int(node.text)
+    if is_deep and node.kind is Kind.FLOAT and _is_canonical(node.text):
+        return float(node.text)
     return reader.text(node, "a setting") or ""
+
+
+def _is_canonical(text: str) -> bool:
+    """Whether JSON prints the number as it is written; else its text would be lost: `1.10` is no `1.1`."""
+    try:
+        return repr(float(text)) == text
+    except ValueError:
+        return False

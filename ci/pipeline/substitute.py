@@ -23,6 +23,7 @@ _MAX_DEPTH = 8
 #: Variables of a step that hold what no shell could work out from an outsider's value.
 COMPUTED = "CI_SUBSTITUTED_"
 
+_ESCAPED = re.compile(r"\\([\\/])")
 _QUOTED = re.compile(r"""\\.|"(?:\\.|[^"\\])*"|'[^']*'""", re.DOTALL)
 
 
@@ -91,6 +92,15 @@ def references(text: str) -> Iterator[Reference]:
             yield token
             if token.argument:
                 yield from references(token.argument)
+
+
+def halved(text: str) -> str:
+    r"""`\\` as `\`, and `\/` as `/`, outside of references."""
+    if "\\" not in text:
+        return text
+    return "".join(
+        token.text if isinstance(token, Reference) else _ESCAPED.sub(r"\1", token) for token in _tokens(text)
+    )
 
 
 def lone_escape(text: str) -> bool:

@@ -17,6 +17,7 @@ from typing import NoReturn
 import yaml
 
 from ci.errors import ConfigError
+from ci.pipeline import substitute
 from ci.pipeline.problems import Mark, Problems, shown
 from ci.pipeline.yaml_rules import NATIVE, Rules
 from ci.pipeline.yaml_rules import Kind as Kind
@@ -118,6 +119,8 @@ def load_all(source: str | bytes, problems: Problems, rules: Rules = NATIVE) -> 
     What can be gone on after (a key that stands twice, an unknown tag) is added to `problems` instead.
     """
     text = _checked_text(source, problems)
+    if rules.halves_backslashes:  # places after one are a column to the left
+        text = substitute.halved(text)
     parts = split_documents(text) if rules.splits_by_lines else [(0, text)]
     reader = _Reader(problems, rules)
     found: list[Node] = []

@@ -58,7 +58,7 @@ steps:
       none: []
       from_matrix_by_name: v${{VERSION}}
       password: {{ from_secret: password }}
-      deep: {{ a: [1, 1.10, true, null, {{ b: {{ from_secret: deep }} }}], c: {{}} }}
+      deep: {{ c: {{}}, a: [1, 0.5, 1.10, "<&>", true, null, {{ b: {{ from_secret: deep }} }}] }}
 """
 TOLD = {
     "PLUGIN_TEXT": "hello there",
@@ -68,13 +68,16 @@ TOLD = {
     "PLUGIN_TRIES": "3",
     "PLUGIN_BLANK": "",
     "PLUGIN_TWO_WORDS": "a",
+    "PLUGIN_TWO-WORDS": "a",
     "PLUGIN_WITH_DOT": "b",
+    "PLUGIN_WITH.DOT": "b",
     "PLUGIN_LINES": 'one\ntwo\'s "two"\n',
     "PLUGIN_LIST": "a,1.10,true,,in-the-list",
     "PLUGIN_NONE": "",
     "PLUGIN_FROM_MATRIX_BY_NAME": "v1.10",
     "PLUGIN_PASSWORD": "the-very-secret",
-    "PLUGIN_DEEP": '{"a":[1,"1.10",true,null,{"b":"a \\"quoted\\"\\nvalue"}],"c":{}}',
+    "PLUGIN_DEEP": '{"a":[1,0.5,"1.10","\\u003c\\u0026\\u003e",true,null,'
+    '{"b":"a \\"quoted\\"\\nvalue"}],"c":{}}',
 }
 
 
@@ -210,7 +213,7 @@ async def test_the_values_of_secrets_are_masked_in_every_form_of_a_setting(
     found = ran.environment("told")
     assert found["PLUGIN_PASSWORD"] == REPLACEMENT.decode()
     assert found["PLUGIN_LIST"] == "a,1.10,true,,***"
-    assert found["PLUGIN_DEEP"] == '{"a":[1,"1.10",true,null,{"b":"***"}],"c":{}}'
+    assert found["PLUGIN_DEEP"].endswith('true,null,{"b":"***"}],"c":{}}')
 
 
 async def test_a_plugin_starts_only_after_the_servers_word_unless_it_says_otherwise(tmp_path: Path) -> None:

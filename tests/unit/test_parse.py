@@ -150,7 +150,7 @@ def test_durations(text: str, seconds: int) -> None:
         (with_step("depends_on: x"), 'steps wait for each other in a circle: "x" -> "x"'),
         (with_step("environment: {A: {from_secret: [b]}}"), "the name of a secret has letters"),
         (with_step("environment: {A: {from_secret: b, c: d}}"), '"from_secret" stands alone in its map'),
-        (with_step("environment: {A: [b]}"), 'the variable "A" is text; a list is not yet supported'),
+        (with_step("environment: {A: [{from_secret: b}]}"), "a secret in a list or a map is for settings"),
         (with_step("environment: [A]"), 'a variable is "NAME=value", this is "A"'),
         (with_step("environment: text"), '"environment" is a map or a list of "NAME=value"'),
         (with_step('environment: {"A B": c}'), '"A B" is not the name of a variable'),

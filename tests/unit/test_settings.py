@@ -20,6 +20,7 @@ SETTINGS = {
     "ssl.verify": False,
     "gaps": ["a", None, ""],
     "password": {"from_secret": "registry"},
+    "api-key": {"from_secret": "key"},
     "users": ["ada", {"from_secret": "second"}],
     "deep": {"a": [1, {"key": {"from_secret": "key"}}], "b": "\u00fc"},
 }
@@ -32,21 +33,24 @@ def test_every_kind_of_value_has_its_encoding() -> None:
     assert made == {
         "PLUGIN_REPO": "ada/app",
         "PLUGIN_DRY_RUN": "true",
+        "PLUGIN_DRY-RUN": "true",
         "PLUGIN_TRIES": "3",
         "PLUGIN_RATIO": "0.5",
         "PLUGIN_TAGS": "latest,1,false",
         "PLUGIN_EMPTY": "",
         "PLUGIN_BLANK": "",
         "PLUGIN_SSL_VERIFY": "false",
+        "PLUGIN_SSL.VERIFY": "false",
         "PLUGIN_GAPS": "a,,",
         "PLUGIN_PASSWORD": "s3cret",
+        "PLUGIN_API_KEY": 'a "quoted" one',
         "PLUGIN_USERS": "ada,bob",
     }
     assert json.loads(deep) == {"a": [1, {"key": 'a "quoted" one'}], "b": "\u00fc"}
 
 
 def test_the_secrets_that_settings_name_are_found_at_any_depth() -> None:
-    assert list(secret_names(SETTINGS)) == ["registry", "second", "key"]
+    assert list(secret_names(SETTINGS)) == ["registry", "key", "second", "key"]
 
 
 def test_a_secret_that_is_not_there_is_never_an_empty_value() -> None:

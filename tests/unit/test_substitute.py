@@ -13,6 +13,7 @@ from ci import glob
 from ci.environ import TABLE, Context, Controller
 from ci.errors import ConfigError
 from ci.event import Event, Kind
+from ci.pipeline import substitute
 from ci.pipeline.compile import build_jobs
 from ci.pipeline.substitute import Substitution, TooMuchText, references
 from ci.spec import JobSpec
@@ -139,3 +140,19 @@ def test_too_much_text_is_a_config_error() -> None:
             push(message="m" * 30_000),
             f"steps: {{a: {{image: b, commands: x, environment: {{A: '{body}'}}}}}}",
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "halved"),
+    [
+        (r"a\\b", r"a\b"),
+        (r"a\/b", "a/b"),
+        (r"\\\.", r"\\."),
+        (r"\\\\", r"\\"),
+        (r"a\nb \$x \"", r"a\nb \$x \""),
+        (r"${A/\//x}\/", r"${A/\//x}/"),
+        (r"$$\\$", "$$\\$"),
+    ],
+)
+def test_backslashes_are_halved_outside_of_references(text: str, halved: str) -> None:
+    assert substitute.halved(text) == halved

@@ -58,7 +58,12 @@ def _settings(rewriter: Rewriter, node: Node) -> Node | None:
     if not isinstance(node, Mapping):
         return node
     entries = tuple((key, printed(value, _is_secret)) for key, value in node.entries)
-    return Mapping(entries=entries, mark=node.mark)
+    return Mapping(entries=tuple(each for each in entries if not _is_empty(each[1])), mark=node.mark)
+
+
+def _is_empty(node: Node) -> bool:
+    """A setting without anything in it is not set."""
+    return (isinstance(node, List) and not node.items) or (isinstance(node, Scalar) and not node.text)
 
 
 def _volumes_of_step(rewriter: Rewriter, node: Node) -> Node | None:
