@@ -94,6 +94,11 @@ def references(text: str) -> Iterator[Reference]:
                 yield from references(token.argument)
 
 
+def rewritten(text: str, write: Callable[[Reference], str]) -> str:
+    """The text with each outermost reference as `write` has it."""
+    return "".join(write(token) if isinstance(token, Reference) else token for token in _tokens(text))
+
+
 def halved(text: str) -> str:
     r"""`\\` as `\`, and `\/` as `/`, outside of references."""
     if "\\" not in text:

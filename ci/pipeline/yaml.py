@@ -132,6 +132,19 @@ def load_all(source: str | bytes, problems: Problems, rules: Rules = NATIVE) -> 
     return found
 
 
+def long_scalars(text: str, rules: Rules = NATIVE) -> list[tuple[int, int]]:
+    """The first and the last line of each value that goes over several. `text` has been read before."""
+    found = []
+    for lines_before, part in split_documents(text) if rules.splits_by_lines else [(0, text)]:
+        for event in yaml.parse(part, Loader=yaml.CLoader):
+            start, stop = event.start_mark, event.end_mark
+            if isinstance(event, yaml.ScalarEvent) and start and stop and stop.line > start.line:
+                # A block ends where the next token begins.
+                last = stop.line + (1 if event.style not in ("|", ">") else 0)
+                found.append((start.line + 2 + lines_before, last + lines_before))
+    return found
+
+
 def split_documents(text: str) -> list[tuple[int, str]]:
     """(number of lines before it, text) of each document: a line that begins with `---` begins one wherever
     it stands, and one that begins with `...` ends the file.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ci.pipeline.command import lint
+from ci.pipeline.lint import lint
 
 GOOD = "steps:\n  a:\n    image: busybox\n    commands: [ls]\n"
 WRONG = GOOD.replace("commands", "comands")

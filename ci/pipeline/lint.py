@@ -1,19 +1,24 @@
-"""`shipway lint`: every problem of the pipeline files, with its place. The only I/O of the language."""
+"""`shipway lint`: every problem of the pipeline files, with its place."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ci.errors import ConfigError, Problem
-from ci.pipeline import lookup, yaml
-from ci.pipeline.parse import parse
+from ci.pipeline import job_graph, local, lookup, yaml
+from ci.pipeline.model import Pipeline
+from ci.pipeline.parse import parse_all
 
 _EXIT_WRONG = 2
+DIALECT_HELP = (
+    "What the files are written in, such as `native`; without it, by their names and what they say."
+)
 
 
 def lint(
@@ -23,13 +28,17 @@ def lint(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the problems as one JSON list.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A warning fails like an error.")] = False,
+    dialect: Annotated[str, typer.Option(help=DIALECT_HELP)] = "",
 ) -> int:
     """Check pipeline files: every problem at once, with its line and column.
 
     Exit code 0: they can be used. 2: they cannot, or there is none.
     """
-    files = [file for path in paths or [Path(".")] for file in _files(path)]
-    problems = [problem for file in files for problem in check(file)]
+    local.check_dialect(dialect)
+    files = [file for path in paths or [Path(".")] for file in local.find(path)]
+    found = [check(file, dialect) for file in files]
+    problems = [problem for each in found for problem in each.problems]
+    problems += _between([pipeline for each in found for pipeline in each.pipelines])
     if as_json:
         print(json.dumps([asdict(problem) for problem in problems], indent=2))
     else:
@@ -38,33 +47,37 @@ def lint(
     return _EXIT_WRONG if is_wrong else 0
 
 
-def check(path: Path) -> tuple[Problem, ...]:
-    """The problems of one file, in file order, warnings too."""
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What one file holds, and its problems in file order, warnings too."""
+
+    pipelines: tuple[Pipeline, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def check(path: Path, dialect: str = "") -> Checked:
     if path.is_dir():
         message = f"there is no pipeline file in this folder; looked for: {lookup.PLACES}"
-        return (Problem(message=message, file=str(path)),)
+        return Checked(problems=(Problem(message=message, file=str(path)),))
     try:
-        return parse(_read(path), file=str(path)).warnings
+        file = local.read(path, dialect)
+        found = parse_all(file.source, file=file.name, dialect=file.dialect)
+    except ConfigError as error:
+        return Checked(problems=error.problems)
+    except OSError as error:
+        message = f"it cannot be read: {error.strerror}"
+        return Checked(problems=(Problem(message=message, file=str(path)),))
+    warnings = dict.fromkeys(problem for pipeline in found for problem in pipeline.warnings)
+    return Checked(pipelines=found, problems=tuple(warnings))
+
+
+def _between(pipelines: Sequence[Pipeline]) -> tuple[Problem, ...]:
+    """What is wrong only between files."""
+    try:
+        job_graph.check(pipelines)
     except ConfigError as error:
         return error.problems
-    except OSError as error:
-        return (Problem(message=f"it cannot be read: {error.strerror}", file=str(path)),)
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(yaml.MAX_BYTES + 1)
-
-
-def _files(path: Path) -> list[Path]:
-    """The file itself, or the pipeline files of the folder; the folder where it has none."""
-    if not path.is_dir():
-        return [path]
-    candidates = [path / name for name in lookup.SINGLE]
-    for folder in lookup.FOLDERS:
-        candidates += (path / folder).glob("*") if (path / folder).is_dir() else []
-    names = [file.relative_to(path).as_posix() for file in candidates if file.is_file()]
-    return [path / name for name in lookup.choose(names)] or [path]
+    return ()
 
 
 def _print(files: list[Path], problems: list[Problem]) -> None:
@@ -87,7 +100,13 @@ def _counted(number: int, noun: str) -> str:
 def _excerpt(problem: Problem, width: int = 100) -> list[str]:
     """The line of the problem and a caret under its column; nothing where the line is not to be had."""
     try:
-        lines = _read(Path(problem.file)).decode(errors="replace").removeprefix("\ufeff").splitlines()
+        lines = (
+            Path(problem.file)
+            .read_bytes()[: yaml.MAX_BYTES]
+            .decode(errors="replace")
+            .removeprefix("\ufeff")
+            .splitlines()
+        )
     except OSError:
         return []
     if not problem.line <= len(lines):
