@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from ci.spec import CloneSpec
@@ -67,6 +67,23 @@ MAX_CACHED_COMMITS = 40
 
 class CloneError(Exception):
     """The workspace cannot be filled; a sentence for who must act."""
+
+
+class Source(Protocol):
+    """What a workspace is filled with. Blocking, but for `abort`, which may be called from any thread."""
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """What of it must not be seen in a log."""
+
+    def fetch(self, say: Callable[[str], None]) -> None:
+        """Have it here. `say` gets lines for the step's log. Raises CloneError."""
+
+    def write(self, out: BinaryIO) -> None:
+        """Write it as a tar stream; `fetch` came before."""
+
+    def abort(self) -> None:
+        """End what runs."""
 
 
 class Clone:
@@ -387,7 +404,7 @@ def _close(pipe: IO[bytes] | None) -> None:
 # --- into the workspace --------------------------------------------------------------------------
 
 
-async def fill_workspace(clone: Clone, engine: Engine, log: StepLog) -> Exit:
+async def fill_workspace(clone: Source, engine: Engine, log: StepLog) -> Exit:
     """The step `clone`: fetch, then one tar stream through a pipe. Raises CloneError or EngineError."""
 
     def say(line: str) -> None:
@@ -402,7 +419,7 @@ async def fill_workspace(clone: Clone, engine: Engine, log: StepLog) -> Exit:
     return Exit(code=0)
 
 
-async def _pour(clone: Clone, engine: Engine) -> None:
+async def _pour(clone: Source, engine: Engine) -> None:
     read_fd, write_fd = os.pipe()
 
     def write() -> None:

@@ -6,7 +6,7 @@ Only the chosen one is imported, so that the fake one needs no Docker SDK.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ci.errors import Invalid
@@ -21,7 +21,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def load_engine(name: str) -> Callable[[Path], Engine]:
+def load_engine(name: str, environ: Mapping[str, str] = os.environ) -> Callable[[Path], Engine]:
     """Import it now; what is returned opens it for one attempt, given the runner's data folder."""
     if check_name(name) == "fake":
         from runners.engines.fake import FakeEngine
@@ -30,11 +30,11 @@ def load_engine(name: str) -> Callable[[Path], Engine]:
     from runners.engines.docker import DockerEngine
     from runners.engines.settings import DockerSettings
 
-    settings = DockerSettings.load(os.environ)
+    settings = DockerSettings.load(environ)
     return lambda data: DockerEngine(settings)
 
 
-def open_janitor(name: str, data: Path) -> Janitor:
+def open_janitor(name: str, data: Path, environ: Mapping[str, str] = os.environ) -> Janitor:
     """For the supervisor, across attempts."""
     if check_name(name) == "fake":
         from runners.engines.fake import FakeJanitor
@@ -43,4 +43,4 @@ def open_janitor(name: str, data: Path) -> Janitor:
     from runners.engines.docker import DockerJanitor
     from runners.engines.settings import DockerSettings
 
-    return DockerJanitor(DockerSettings.load(os.environ))
+    return DockerJanitor(DockerSettings.load(environ))

@@ -28,7 +28,7 @@ from ci.registries import Login
 from ci.settings import plugin_variables
 from ci.spec import Ready, StepKind, StepSpec, Stops
 from ci.status import Outcome, Status, of_job
-from runners.clone import Clone, fill_workspace
+from runners.clone import Source, fill_workspace
 from runners.ending import (
     STOPPED_WITH_JOB,
     End,
@@ -57,7 +57,7 @@ class Execution:
     """Runs the attempt of `handover`. For one event loop; `order` and `halt` are called in it."""
 
     def __init__(
-        self, handover: Handover, spool: SpoolWriter, engine: Engine, make_clone: Callable[[], Clone]
+        self, handover: Handover, spool: SpoolWriter, engine: Engine, make_clone: Callable[[], Source]
     ) -> None:
         self._assign = handover.assign
         self._spec = handover.assign.spec

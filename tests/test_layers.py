@@ -110,7 +110,7 @@ def _crosses_packages(name: str, target: str) -> bool:
         return top not in ("ci", "web")
     if own == "plugins":
         return top != "plugins"
-    uses_language = target.startswith("ci.pipeline") and name != "runners/exec.py"
+    uses_language = target.startswith("ci.pipeline") and not name.startswith("runners/exec/")
     return top not in ("ci", "runners") or target.startswith("ci.server") or uses_language
 
 

@@ -52,7 +52,7 @@ def plan(  # noqa: PLR0913 - each is an option of the command line
         branch=branch,
         tag=tag,
         changed_files=tuple(changed) if changed else None,
-        variables=_pairs(variable or []),
+        variables=pairs(variable or []),
         deploy_target=target,
         cron=cron,
         is_from_fork=fork,
@@ -92,12 +92,13 @@ def event_of(kind: str, *, branch: str, tag: str = "", **more: Any) -> Event:
     number = 1 if kind.startswith("pull_request") else None
     if number:
         ref = "refs/pull/1/head"
-    return Event(
-        kind=Kind(kind), ref=ref, after=_NO_COMMIT, branch=branch, tag=tag, pull_request=number, **more
-    )
+    given = {"after": _NO_COMMIT, **more}
+    return Event(kind=Kind(kind), ref=ref, branch=branch, tag=tag, pull_request=number, **given)
 
 
-def compiled_from(files: list[local.PipelineFile], event: Event, context: Context) -> Compiled:
+def compiled_from(
+    files: list[local.PipelineFile], event: Event, context: Context, *, is_local: bool = False
+) -> Compiled:
     """The jobs of these files. Raises ConfigError with the problems of all of them."""
     problems: list[Problem] = []
     pipelines: list[Pipeline] = []
@@ -110,7 +111,7 @@ def compiled_from(files: list[local.PipelineFile], event: Event, context: Contex
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return compile_pipelines(pipelines, event, context)
+    return compile_pipelines(pipelines, event, context, is_local=is_local)
 
 
 def _checked(dialect: str) -> str:
@@ -118,7 +119,7 @@ def _checked(dialect: str) -> str:
     return dialect
 
 
-def _pairs(given: list[str]) -> dict[str, str]:
+def pairs(given: list[str]) -> dict[str, str]:
     found = {}
     for text in given:
         name, equals, value = text.partition("=")

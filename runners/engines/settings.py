@@ -55,9 +55,10 @@ def _switch(text: str) -> str:
 
 
 def _folder(text: str) -> str:
-    if not text.startswith("/") or posixpath.normpath(text) != text.rstrip("/"):
+    plain = text.rstrip("/") or "/"
+    if not text.startswith("/") or posixpath.normpath(plain) != plain:
         raise Invalid(f"SHIPWAY_HOST_FOLDERS: {text!r} is no absolute path of a folder, such as /srv/cache")
-    return text.rstrip("/")
+    return plain
 
 
 def _mirrors(text: str) -> tuple[tuple[str, str], ...]:

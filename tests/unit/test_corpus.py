@@ -17,8 +17,8 @@ from ci.pipeline.convert import converted_from
 from ci.pipeline.model import Pipeline
 from ci.pipeline.parse import parse_all
 from ci.pipeline.plan import CONTEXT, event_of
+from tests.corpus import CORPUS
 
-CORPUS = Path(__file__).parents[3] / "shared/corpus"
 EXPECT = Path(__file__).parents[1] / "corpus/expect.tsv"
 ROWS = list(csv.DictReader(EXPECT.read_text().splitlines(), delimiter="\t"))
 pytestmark = pytest.mark.skipif(not CORPUS.exists(), reason="the corpus is not here")

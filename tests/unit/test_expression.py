@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from ci.pipeline.expression import BadExpression, parse
 from ci.pipeline.expression.functions import FUNCTIONS, PREDICATES
+from tests.corpus import CORPUS
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/expressions.md").read_text()
-CORPUS = Path(__file__).parents[3] / "shared/corpus"
 VARIABLES = {
     "CI_COMMIT_BRANCH": "main",
     "CI_COMMIT_TAG": "v1.2.3",

@@ -53,7 +53,7 @@ class Registry:
     def image(self, name: str) -> Image | None:
         return Image(id=name, entrypoint=(), command=()) if "" in self.pulled else None
 
-    def pull(self, name: str) -> None:
+    def pull(self, name: str, login: object = None) -> None:
         error = self.pulls.pop(0)
         self.pulled.append(error)
         if error:

@@ -15,11 +15,9 @@ from ci.pipeline import schema
 from ci.pipeline.lookup import choose
 from ci.pipeline.model import Condition, Paths, Patterns, Pipeline, Step, Words
 from ci.pipeline.parse import name_of, parse
+from tests.corpus import CORPUS
 
 ROOT = Path(__file__).parent.parent.parent
-CORPUS = next(
-    (up / "shared/corpus" for up in ROOT.parents[:2] if (up / "shared/corpus").is_dir()), ROOT / "none"
-)
 TWENTY = list(range(20))
 VALID = [path.read_text() for path in [*sorted(ROOT.glob("examples/*/.ci.yml")), ROOT / ".ci.yml"]]
 

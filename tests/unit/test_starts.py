@@ -73,7 +73,7 @@ async def test_a_commit_without_a_file_says_so(here: Yard) -> None:
     here.work.git("rm", "-q", ".ci.yml")
     here.work.commit_files({"README": "x"}, "no file")
     await here.push()
-    with pytest.raises(Invalid, match=r"no \.ci\.yml"):
+    with pytest.raises(Invalid, match=r"has no pipeline file; looked for: \.ci\.yml"):
         await here.starts.by_hand(here.repo, "main", {}, ADA)
 
 

@@ -14,11 +14,9 @@ from ci.errors import ConfigError
 from ci.pipeline import yaml
 from ci.pipeline.problems import Mark, Problems
 from ci.pipeline.yaml import Kind, Mapping, Node, Scalar, Sequence
+from tests.corpus import CORPUS
 
 ROOT = Path(__file__).parent.parent.parent
-CORPUS = next(
-    (up / "shared/corpus" for up in ROOT.parents[:2] if (up / "shared/corpus").is_dir()), ROOT / "none"
-)
 K300 = 300 * 1024
 K250 = 250 * 1024
 
