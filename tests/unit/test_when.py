@@ -205,3 +205,69 @@ def test_no_pattern_goes_back_without_end(pattern: str) -> None:
     # Backtracking of a high degree would not end within the timeout of a test.
     assert not glob.matches(pattern, "a" * 4000)
     assert not glob.matches(pattern, "/".join(["a"] * 2000))
+
+
+#: Beside the event: of the repo ada/shop, on ci.example, a cell with V=2.
+PLACE = {
+    "repo": "ada/shop",
+    "instance": "ci.example",
+    "platform": "linux/arm64",
+    "cell": {"V": "2", "DB": "pg"},
+    "variables": {"CI_COMMIT_BRANCH": "main"},
+}
+CRON = {"kind": Kind.CRON, "cron": "nightly"}
+DEPLOYMENT = {"kind": Kind.DEPLOYMENT, "deploy_target": "production"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "fields", "is_met"),
+    [
+        ("{event: {exclude: [push]}}", {}, False),
+        ("{event: {include: [push, tag], exclude: [tag]}}", {}, True),
+        ("{tag: 'v*'}", TAG, True),
+        ("{tag: 'w*'}", TAG, False),
+        ("{tag: {exclude: 'v1*'}}", TAG, False),
+        ("{tag: 'v*'}", {}, False),
+        ("{tag: 'v*'}", {"kind": Kind.RELEASE, "tag": "v2"}, True),
+        ("{repo: ada/shop}", {}, True),
+        ("{repo: 'ada/*'}", {}, True),
+        ("{repo: '*'}", {}, False),
+        ("{repo: {exclude: ada/*}}", {}, False),
+        ("{instance: ci.example}", {}, True),
+        ("{instance: '*.example'}", {}, True),
+        ("{instance: other}", {}, False),
+        ("{platform: linux/arm64}", {}, True),
+        ("{platform: linux/*}", {}, True),
+        ("{platform: linux/amd64}", {}, False),
+        ("{cron: nightly}", CRON, True),
+        ("{cron: 'night*'}", CRON, True),
+        ("{cron: hourly}", CRON, False),
+        ("{cron: nightly}", {}, True),
+        ("{target: production}", DEPLOYMENT, True),
+        ("{target: staging}", DEPLOYMENT, False),
+        ("{target: production}", {}, False),
+        ("{action: opened}", {**PULL, "action": "opened"}, True),
+        ("{action: [opened, closed]}", {**PULL, "action": "labeled"}, False),
+        ("{action: opened}", {}, False),
+        ("{matrix: {V: 2}}", {}, True),
+        ("{matrix: {V: [1, 2], DB: 'p*'}}", {}, True),
+        ("{matrix: {V: 2, DB: my}}", {}, False),
+        ("{matrix: {OTHER: 2}}", {}, False),
+        ("{evaluate: 'CI_COMMIT_BRANCH == \"main\"'}", {}, True),
+        ("{evaluate: 'CI_COMMIT_BRANCH != \"main\"'}", {}, False),
+        ("{local: false}", {}, True),
+        ("{local: true}", {}, False),
+    ],
+)
+def test_conditions_on_what_is_around(condition: str, fields: dict[str, Any], is_met: bool) -> None:
+    found = parse(
+        "matrix: {V: [1, 2], DB: [pg]}\n"
+        f"steps: {{a: {{image: b, commands: c, when: {condition}}}, z: {{image: b, commands: c}}}}"
+    )
+    verdict = decide(found.steps[0].when, Scene(event=event(**fields), **PLACE))
+    assert verdict.matches is is_met, verdict
+
+
+def test_what_is_local_is_for_exec_alone() -> None:
+    for condition, is_met in (("{local: true}", True), ("{local: false}", False)):
+        assert decide(when(condition), Scene(event=event(), is_local=True)).matches is is_met
