@@ -12,7 +12,7 @@ from ci import environ, glob
 from ci.environ import Context
 from ci.errors import ConfigError, Problem
 from ci.event import Event
-from ci.pipeline import slug, substitute, when
+from ci.pipeline import inputs, slug, substitute, when
 from ci.pipeline.expression import BadExpression
 from ci.pipeline.matrix import Cell
 from ci.pipeline.model import Container, Pipeline, When
@@ -102,7 +102,11 @@ class PipelineCompiler:
     def __init__(self, build: Build, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self._build = build
-        self._event = self._with_comparable_files(build.event)
+        try:
+            event = inputs.with_inputs(build.event, pipeline.inputs)
+        except inputs.WrongInput as error:
+            raise wrong(pipeline, error.mark, str(error)) from error
+        self._event = self._with_comparable_files(event)
         self._decided: dict[int, Verdict] = {}
         self._planned: list[_Planned] = []
         self.reasons: list[str] = []  #: why cells are left out, each once

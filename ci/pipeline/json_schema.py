@@ -93,6 +93,9 @@ def _shape(section: Section, key: Key) -> dict[str, Any]:
         case Shape.WHEN:
             one = _ref(schema.CONDITION)
             return {"anyOf": [one, {"type": "array", "items": one}]}
+        case Shape.INPUTS:
+            one = {"anyOf": [_TEXT, {"type": "null"}, _ref(schema.INPUT)]}
+            return {"type": "object", "additionalProperties": one}
         case Shape.CLONE:
             return {"anyOf": [_ref(schema.CLONE), *_list_or_map(_ref(schema.STEP))["anyOf"]]}
         case _:

@@ -156,6 +156,19 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Input:
+    """A value that a person gives to a build by hand. `type` is text, number, flag or choice."""
+
+    name: str
+    mark: Mark
+    type: str = "text"
+    default: str | None = None
+    options: tuple[str, ...] = ()
+    is_required: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """One file, or one document of a file. `cells` are the rows of its matrix, `({},)` without one; all in
     file order. `needs` are names of pipelines of the same build."""
@@ -180,6 +193,7 @@ class Pipeline:
     volumes: tuple[Volume, ...] = ()
     pull_secrets: tuple[FromSecret, ...] = ()
     concurrency: Group | None = None
+    inputs: tuple[Input, ...] = ()
     is_lenient: bool = False  #: a need or a variable that nobody knows is no error
     warnings: tuple[Problem, ...] = ()
 

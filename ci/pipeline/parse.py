@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 
-from ci.pipeline import yaml
+from ci.pipeline import inputs, yaml
 from ci.pipeline.axes import MAX_NAME, read_cells, read_matrix
 from ci.pipeline.conditions import read_when
 from ci.pipeline.containers import read_clones, read_services, read_steps
@@ -72,7 +72,9 @@ class _Parser:
     def pipeline(self, root: Mapping) -> Pipeline:
         matrix_node = root.by_name.get("matrix")
         matrix = read_matrix(matrix_node, self._problems)
-        names = self._variables.union(matrix.names if matrix else ())
+        names = self._variables.union(
+            matrix.names if matrix else (), inputs.names(root.by_name.get("inputs"))
+        )
         reader = Reader(problems=self._problems, names=names, is_lenient=self._dialect.is_lenient)
         fields = reader.fields(root, PIPELINE)
         assert fields is not None, "the root is a map"
@@ -105,6 +107,7 @@ class _Parser:
             volumes=volumes,
             pull_secrets=_pull_secrets(fields),
             concurrency=read_concurrency(fields),
+            inputs=inputs.read_inputs(fields),
             is_lenient=self._dialect.is_lenient,
             warnings=self._problems.warnings,
         )

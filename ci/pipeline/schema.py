@@ -144,7 +144,7 @@ PIPELINE = _section(
         Shape.TEXTS,
         "Secrets that hold a Docker `config.json` with the credentials of registries.",
     ),
-    _later("inputs", "Values that a person gives to a build by hand.", Shape.INPUTS),
+    _key("inputs", Shape.INPUTS, "Values that a person gives to a build by hand; see [Inputs](#inputs)."),
     _later("include", "Parts of other files.", Shape.INCLUDES),
     Key(
         name="runs_on",
@@ -370,9 +370,22 @@ CONCURRENCY = _section(
 )
 
 #: In the order of the documentation.
+INPUT = _section(
+    "an input",
+    Key(
+        name="type",
+        shape=Shape.WORD,
+        meaning="What it takes; without it, any text.",
+        words=("text", "number", "flag", "choice"),
+    ),
+    _key("default", Shape.TEXT, "Its value where none is given, and for every other event."),
+    _key("options", Shape.TEXTS, "The values of a `choice`."),
+    _key("required", Shape.FLAG, "`true`: a build by hand needs one, if it has no default."),
+    _key("description", Shape.TEXT, "What it is for."),
+)
 SECTIONS = (
     *(PIPELINE, STEP, SERVICE, CONDITION, PATTERNS, EVENTS, PATHS, MATRIX, NEED, RETRY, READY),
-    *(VOLUME, MOUNT, CLONE, WORKSPACE, CONCURRENCY),
+    *(VOLUME, MOUNT, CLONE, WORKSPACE, CONCURRENCY, INPUT),
 )
 
 
