@@ -43,6 +43,20 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Previous:
+    """The build before this one of the same branch. Times are seconds since 1970; 0: not yet."""
+
+    number: int
+    status: str
+    event: Event
+    parent_number: int | None = None
+    url: str = ""
+    created_at_seconds: int = 0
+    started_at_seconds: int = 0
+    finished_at_seconds: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """What is known of the repo and the build, beside the event."""
 
@@ -66,6 +80,7 @@ class Context:
     grace_seconds: int = 10
     limits: Limits = field(default_factory=Limits)
     trust: Trust = field(default_factory=Trust)
+    previous: Previous | None = None
     variables: Mapping[str, str] = field(
         default_factory=dict, hash=False
     )  #: of the repo, its owner, the server
@@ -167,6 +182,25 @@ def _run(name: str, meaning: str) -> Variable:
     return Variable(name=name, controller=Controller.US, meaning=meaning, scope=Scope.RUN)
 
 
+def _before(name: str, who: Controller, make: Callable[[Previous], str]) -> Variable:
+    """Of the build before this one of the same branch."""
+    meaning = f"`CI_{name}` of the build before this one of the same branch"
+    return Variable(
+        name=f"CI_PREV_{name}",
+        controller=who,
+        meaning=meaning,
+        make=lambda f: make(f.context.previous) if f.context.previous else "",
+    )
+
+
+def _refspec(event: Event) -> str:
+    return f"{event.source_branch}:{event.branch}" if event.source_branch else ""
+
+
+def _target(event: Event) -> str:
+    return event.branch if _is_pull_request(event) else ""
+
+
 def _later(name: str, controller: Controller = Controller.OUTSIDER) -> Variable:
     return Variable(name=name, controller=controller, meaning="not yet", is_ready=False)
 
@@ -219,14 +253,14 @@ _COMMIT = (
     _outsider(
         "CI_COMMIT_REFSPEC",
         "source and target branch of a pull request: `source:target`",
-        lambda f: f"{f.event.source_branch}:{f.event.branch}" if f.event.source_branch else "",
+        lambda f: _refspec(f.event),
     ),
     _writer("CI_COMMIT_BRANCH", "branch; of a pull request its target", lambda f: f.event.branch),
     _outsider("CI_COMMIT_SOURCE_BRANCH", "source branch of a pull request", lambda f: f.event.source_branch),
     _writer(
         "CI_COMMIT_TARGET_BRANCH",
         "target branch of a pull request",
-        lambda f: f.event.branch if _is_pull_request(f.event) else "",
+        lambda f: _target(f.event),
     ),
     _writer("CI_COMMIT_TAG", "name of the tag", lambda f: f.event.tag),
     _us("CI_COMMIT_PULL_REQUEST", "number of the pull request", _pull_request),
@@ -305,20 +339,31 @@ _JOB_AND_STEP = (
 )
 _PREVIOUS = (
     _us("CI_PREV_COMMIT_SHA", "the commit that the ref named before", lambda f: _sha(f.event.before)),
-    *(
-        _later(f"CI_PREV_COMMIT_{name}")
-        for name in (
-            *("REF", "REFSPEC", "BRANCH", "SOURCE_BRANCH", "TARGET_BRANCH", "URL", "MESSAGE", "TIMESTAMP"),
-            *("AUTHOR", "AUTHOR_EMAIL", "AUTHOR_AVATAR"),
-        )
-    ),
-    *(
-        _later(f"CI_PREV_PIPELINE_{name}")
-        for name in (
-            *("NUMBER", "PARENT", "EVENT", "EVENT_REASON", "URL", "FORGE_URL", "DEPLOY_TARGET"),
-            *("DEPLOY_TASK", "STATUS", "CREATED", "STARTED", "FINISHED", "AUTHOR", "AVATAR"),
-        )
-    ),
+    _before("COMMIT_REF", Controller.OUTSIDER, lambda p: p.event.ref),
+    _before("COMMIT_REFSPEC", Controller.OUTSIDER, lambda p: _refspec(p.event)),
+    _before("COMMIT_BRANCH", Controller.WRITER, lambda p: p.event.branch),
+    _before("COMMIT_SOURCE_BRANCH", Controller.OUTSIDER, lambda p: p.event.source_branch),
+    _before("COMMIT_TARGET_BRANCH", Controller.WRITER, lambda p: _target(p.event)),
+    _before("COMMIT_URL", Controller.OUTSIDER, lambda p: p.event.link),
+    _before("COMMIT_MESSAGE", Controller.OUTSIDER, lambda p: p.event.message or p.event.title),
+    _before("COMMIT_TIMESTAMP", Controller.OUTSIDER, lambda p: _number(p.event.timestamp_seconds)),
+    _before("COMMIT_AUTHOR", Controller.OUTSIDER, lambda p: p.event.author),
+    _before("COMMIT_AUTHOR_EMAIL", Controller.OUTSIDER, lambda p: p.event.author_email),
+    _later("CI_PREV_COMMIT_AUTHOR_AVATAR"),
+    _before("PIPELINE_NUMBER", Controller.US, lambda p: str(p.number)),
+    _before("PIPELINE_PARENT", Controller.US, lambda p: _number(p.parent_number)),
+    _before("PIPELINE_EVENT", Controller.US, lambda p: p.event.kind.value),
+    _before("PIPELINE_EVENT_REASON", Controller.OUTSIDER, lambda p: p.event.action),
+    _before("PIPELINE_URL", Controller.US, lambda p: p.url),
+    _before("PIPELINE_FORGE_URL", Controller.OUTSIDER, lambda p: p.event.link),
+    _before("PIPELINE_DEPLOY_TARGET", Controller.WRITER, lambda p: p.event.deploy_target),
+    _before("PIPELINE_DEPLOY_TASK", Controller.WRITER, lambda p: p.event.deploy_task),
+    _before("PIPELINE_STATUS", Controller.US, lambda p: p.status),
+    _before("PIPELINE_CREATED", Controller.US, lambda p: _number(p.created_at_seconds)),
+    _before("PIPELINE_STARTED", Controller.US, lambda p: _number(p.started_at_seconds)),
+    _before("PIPELINE_FINISHED", Controller.US, lambda p: _number(p.finished_at_seconds)),
+    _before("PIPELINE_AUTHOR", Controller.OUTSIDER, lambda p: p.event.sender or p.event.author),
+    _later("CI_PREV_PIPELINE_AVATAR"),
 )
 
 #: Every variable that we set or know of, by name, in the order of the documentation.

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ci.environ import Context
+from ci.environ import Context, Previous
 from ci.errors import ConfigError, Conflict, Invalid, NotFound, Problem, Unavailable
 from ci.event import Event, Kind
 from ci.pipeline import lookup
@@ -192,7 +192,11 @@ class Trigger:
         for _ in range(_TRIES):
             number = await self._store.read(lambda connection: builds.next_number(connection, repo_id))
             plain = await self._store.read(lambda connection: variables.of_repo(connection, repo))
-            compiled = await asyncio.to_thread(self._compile, plan, repo, number, plain)
+            previous = await self._store.read(lambda c: builds.before(c, repo_id, plan.event.branch))
+            context = replace(
+                self._context(plan, repo, number), variables=plain, previous=self._previous(repo, previous)
+            )
+            compiled = await asyncio.to_thread(self._compile, plan, repo, context)
             if isinstance(compiled, str):
                 return compiled
             new = await self._with_secrets(*compiled, repo)
@@ -246,7 +250,7 @@ class Trigger:
         )
 
     def _compile(
-        self, plan: _Plan, repo: Repo, number: int, plain: Mapping[str, str]
+        self, plan: _Plan, repo: Repo, context: Context
     ) -> tuple[NewBuild, tuple[SecretUse, ...]] | str:
         """In a thread: takes as long as the files are hostile."""
         files = dict(plan.files)
@@ -256,7 +260,6 @@ class Trigger:
         problems = [Problem(message=failed)] if failed else []
         if not failed:
             try:
-                context = replace(self._context(plan, repo, number), variables=plain)
                 compiled = build_jobs(files, plan.event, context)
             except ConfigError as error:
                 problems, failed = list(error.problems), _summary(error.problems)
@@ -267,7 +270,7 @@ class Trigger:
         name, text = _stored(files)
         new = NewBuild(
             repo_id=repo.id or 0,
-            number=number,
+            number=context.number,
             event=plan.event,
             inbox_id=plan.inbox_id,
             event_index=plan.event_index,
@@ -281,6 +284,19 @@ class Trigger:
             reason=failed,
         )
         return new, uses
+
+    def _previous(self, repo: Repo, build: Build | None) -> Previous | None:
+        if build is None:
+            return None
+        return Previous(
+            number=build.number,
+            status=build.status,
+            event=Event.model_validate(build.event),
+            url=self.build_url(repo, build.number),
+            created_at_seconds=int(build.created_at),
+            started_at_seconds=int(build.started_at or 0),
+            finished_at_seconds=int(build.finished_at or 0),
+        )
 
     def _context(self, plan: _Plan, repo: Repo, number: int) -> Context:
         forge = self._forges.of(repo)

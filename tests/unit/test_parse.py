@@ -160,7 +160,7 @@ def test_durations(text: str, seconds: int) -> None:
             with_step("environment: {A: '${CI_PIPELINE_STATUS}'}"),
             "is known only in the step: use it in its commands",
         ),
-        (with_step("environment: {A: '${CI_PREV_PIPELINE_STATUS}'}"), "is not yet supported"),
+        (with_step("environment: {A: '${CI_PIPELINE_RERUNS}'}"), "is not yet supported"),
         (
             "steps: {a: {image: busybox, commands: [x: y]}}",
             "a command is text, this is a map: put the line into quotes",

@@ -138,3 +138,17 @@ async def test_a_delivery_of_another_repo_is_not_found(here: Yard) -> None:
     other = await add_repo(here.core.store, here.forges.builtin, "bob", "other")
     with pytest.raises(NotFound):
         await here.inbox.replay((await here.rows())[0].id or 0, other, ADA)
+
+
+async def test_a_build_knows_the_one_before_it_of_its_branch(here: Yard) -> None:
+    await here.push()
+    await here.starts.by_hand(here.repo, "", {}, ADA)
+    (job,) = await here.core.jobs_of((await here.builds())[-1].id or 0)
+    known = {name: value for name, value in job.spec["environment"].items() if name.startswith("CI_PREV_")}
+    assert known["CI_PREV_PIPELINE_NUMBER"] == "1"
+    assert known["CI_PREV_PIPELINE_EVENT"] == "push"
+    assert known["CI_PREV_PIPELINE_STATUS"] == "pending"
+    assert known["CI_PREV_PIPELINE_URL"].endswith("/ada/site/1")
+    assert known["CI_PREV_COMMIT_BRANCH"] == "main"
+    (first,) = await here.core.jobs_of((await here.builds())[0].id or 0)
+    assert not any(name.startswith("CI_PREV_PIPELINE") for name in first.spec["environment"])

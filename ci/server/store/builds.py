@@ -140,6 +140,13 @@ def older_unfinished(connection: Connection, newer: Build) -> list[Build]:
     return many(connection, Build, select(BUILD).where(*older, of_kind, same).order_by(BUILD.c.id))
 
 
+def before(connection: Connection, repo_id: int, branch: str) -> Build | None:
+    """The newest build of any kind that is of the branch, or of a pull request to it."""
+    name = BUILD.c.event["branch"].as_string()
+    mine = select(BUILD).where(BUILD.c.repo_id == repo_id, name == branch)
+    return one(connection, Build, mine.order_by(BUILD.c.id.desc()).limit(1))
+
+
 def newest_of_branch(connection: Connection, repo_id: int, branch: str) -> Build | None:
     """The newest build of a push to the branch that had pipeline files."""
     kind, name = BUILD.c.event["kind"].as_string(), BUILD.c.event["branch"].as_string()
