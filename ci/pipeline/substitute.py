@@ -23,6 +23,11 @@ _MAX_DEPTH = 8
 #: Variables of a step that hold what no shell could work out from an outsider's value.
 COMPUTED = "CI_SUBSTITUTED_"
 
+#: What means something to YAML within a line, but for quotes and what a backslash stands before; each has
+#: a place where no character is.
+_SPECIAL = re.compile(r"(?<!\\)[{}\[\],:#&*!|>%@`]")
+_SHELTERED = {char: 0xF5D0 + number for number, char in enumerate("{}[],:#&*!|>%@`")}
+_UNSHELTERED = {code: char for char, code in _SHELTERED.items()}
 _ESCAPED = re.compile(r"\\([\\/])")
 _QUOTED = re.compile(r"""\\.|"(?:\\.|[^"\\])*"|'[^']*'""", re.DOTALL)
 
@@ -106,6 +111,21 @@ def halved(text: str) -> str:
     return "".join(
         token.text if isinstance(token, Reference) else _ESCAPED.sub(r"\1", token) for token in _tokens(text)
     )
+
+
+def sheltered(text: str) -> str:
+    """The text with every reference such that YAML sees no character of its own in it. Of the same length."""
+    if "${" not in text or any(chr(code) in text for code in _SHELTERED.values()):
+        return text
+    return rewritten(text, lambda found: _SPECIAL.sub(_shelter, found.text))
+
+
+def unsheltered(text: str) -> str:
+    return text.translate(_UNSHELTERED)
+
+
+def _shelter(match: re.Match[str]) -> str:
+    return chr(_SHELTERED[match[0]])
 
 
 def lone_escape(text: str) -> bool:

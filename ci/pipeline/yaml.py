@@ -119,10 +119,9 @@ def load_all(source: str | bytes, problems: Problems, rules: Rules = NATIVE) -> 
     What can be gone on after (a key that stands twice, an unknown tag) is added to `problems` instead.
     """
     text = _checked_text(source, problems)
-    if rules.halves_backslashes:  # places after one are a column to the left
-        text = substitute.halved(text)
+    text, is_sheltered = _prepared(text, rules)
     parts = split_documents(text) if rules.splits_by_lines else [(0, text)]
-    reader = _Reader(problems, rules)
+    reader = _Reader(problems, rules, is_sheltered=is_sheltered)
     found: list[Node] = []
     for lines_before, part in parts:
         try:
@@ -132,9 +131,20 @@ def load_all(source: str | bytes, problems: Problems, rules: Rules = NATIVE) -> 
     return found
 
 
+def _prepared(text: str, rules: Rules) -> tuple[str, bool]:
+    """The text as YAML is to see it, and whether references are sheltered in it. Places after a backslash are
+    a column to the left."""
+    if not rules.fills_in_first:
+        return text, False
+    halved = substitute.halved(text)
+    sheltered = substitute.sheltered(halved)
+    return sheltered, sheltered != halved
+
+
 def long_scalars(text: str, rules: Rules = NATIVE) -> list[tuple[int, int]]:
     """The first and the last line of each value that goes over several. `text` has been read before."""
     found = []
+    text, _ = _prepared(text, rules)
     for lines_before, part in split_documents(text) if rules.splits_by_lines else [(0, text)]:
         for event in yaml.parse(part, Loader=yaml.CLoader):
             start, stop = event.start_mark, event.end_mark
@@ -245,7 +255,8 @@ class _Splice:
 class _Reader:
     """Builds the trees of documents from the parser's events, without recursion."""
 
-    def __init__(self, problems: Problems, rules: Rules) -> None:
+    def __init__(self, problems: Problems, rules: Rules, *, is_sheltered: bool) -> None:
+        self._is_sheltered = is_sheltered
         self._problems = problems
         self._rules = rules
         self._anchors: dict[str, _Anchored | None] = {}
@@ -287,14 +298,15 @@ class _Reader:
         return Mark(place.line + 1 + self._lines_before, place.column + 1) if place else Mark()
 
     def _scalar(self, event: yaml.ScalarEvent, mark: Mark) -> Scalar:
+        text = substitute.unsheltered(event.value) if self._is_sheltered else event.value
         if event.tag is None or (event.tag == "!" and event.implicit[1]):
-            kind = self._rules.kind_of(event.value) if event.implicit[0] else Kind.TEXT
+            kind = self._rules.kind_of(text) if event.implicit[0] else Kind.TEXT
         elif event.tag in _TAGS:
             kind = _TAGS[event.tag]
         else:
             self._unknown_tag(event.tag, mark)
             kind = Kind.TEXT
-        return Scalar(event.value, mark, kind, is_plain=event.implicit[0])
+        return Scalar(text, mark, kind, is_plain=event.implicit[0])
 
     def _unknown_tag(self, tag: str, mark: Mark) -> None:
         name = tag.replace("tag:yaml.org,2002:", "!!")

@@ -26,9 +26,10 @@ class Rules:
     kinds: tuple[tuple[Kind, re.Pattern[str]], ...]
     fills_further: bool = False  #: a key that stands twice, or after `<<`, fills the first map in its place
     splits_by_lines: bool = False  #: documents are parts of the text, whatever YAML says of the line
-    #: Before it is read as YAML: outside of references, of two backslashes, or of one before a slash, the
-    #: first is taken for an escape and goes. Source: parse/scan.go of what these servers substitute with.
-    halves_backslashes: bool = False
+    #: These servers fill in references before they read YAML, so that nothing in one means anything there;
+    #: and the first of two backslashes, or one before a slash, is an escape. Source: parse/scan.go of what
+    #: they fill in with.
+    fills_in_first: bool = False
 
     def kind_of(self, text: str) -> Kind:
         """What the plain scalar `text` is taken for."""
@@ -58,12 +59,12 @@ _OLD_BOOL = (
 NATIVE = Rules(kinds=(_NULL, _BOOL, _CORE_INT, _FLOAT))
 #: Go's reader of YAML 1.2, with what it keeps of 1.1: `1_000` is a number.
 #: Source: the study of the peer that has it, 1.2.
-GO = Rules(kinds=(_NULL, _BOOL, _GO_INT, _FLOAT), halves_backslashes=True)
+GO = Rules(kinds=(_NULL, _BOOL, _GO_INT, _FLOAT), fills_in_first=True)
 #: Go's reader of YAML 1.1, whose sixty-based numbers and dates are text.
 #: Source: corpus.md 1, and the study of the peer that has it, 4.1.
 GO_11 = Rules(
     kinds=(_NULL, _OLD_BOOL, _GO_INT, _FLOAT),
     fills_further=True,
     splits_by_lines=True,
-    halves_backslashes=True,
+    fills_in_first=True,
 )

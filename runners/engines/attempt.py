@@ -51,6 +51,7 @@ class Attempt:
         self.parking = Parking(self._park, self.remove_later)
         self.is_destroyed = False
         self._changed = Condition()
+        self._readers = itertools.count(1)
         self._being_made = 0
         self._settings = settings
         self.allowed = settings.allowed
@@ -93,7 +94,13 @@ class Attempt:
         self.daemon.put(self.parking.first().container, self.place.directory, tar)
 
     def read(self, path: str, limit_bytes: int) -> bytes | None:
-        return self.daemon.get(self.parking.first().container, path, limit_bytes)
+        """By a container of its own that is never started: those that are parked come and go."""
+        name = f"{self.place.network}-read{next(self._readers)}"
+        container = self.create(name, sandbox.reader_config(self._park_image, self.place))
+        try:
+            return self.daemon.get(container, path, limit_bytes)
+        finally:
+            self.remove_later(container)
 
     def create(self, name: str, config: Config) -> str:
         """As the daemon's, but never after `destroy`: a late container would make the volume again."""

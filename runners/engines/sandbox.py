@@ -277,6 +277,23 @@ def parked_config(
     }
 
 
+def reader_config(image: str, place: Place) -> dict[str, Any]:
+    """A container that is never started: it holds the workspace, so that files of it can be had."""
+    return {
+        "Image": image,
+        "Entrypoint": ["/bin/cat"],
+        "Cmd": [],
+        "Labels": labels_of(place.owner),
+        "HostConfig": {
+            **_hardened(),
+            "NetworkMode": "none",
+            "CapDrop": ["ALL"],
+            "PidsLimit": 1,
+            "Mounts": [_workspace(place)],
+        },
+    }
+
+
 def probe_config(image: str, owner: Owner) -> dict[str, Any]:
     """A container that prints which addresses the daemon's machine has, and ends. Ours alone runs in it."""
     return {

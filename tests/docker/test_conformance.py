@@ -213,6 +213,8 @@ async def test_files_of_the_workspace_are_read_up_to_a_limit_and_nothing_else_is
         assert await stage.engine.read("/workspace/sub/more", 5) == b"xxxxx"
         assert await stage.engine.read("/workspace/sub", 5) is None
         assert await stage.engine.read("/workspace/no", 5) is None
+        await stage.run("a")  # its namespace is being cleaned, or gone
+        assert await stage.engine.read("/workspace/build.env", 100) == b"A=1\n"
 
 
 async def test_a_service_is_not_ready_before_it_runs_and_then_when_it_says_so(pair: Pair) -> None:

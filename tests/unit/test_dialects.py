@@ -18,6 +18,7 @@ from ci.pipeline.dialects import drone, drone_when, woodpecker
 from ci.pipeline.dialects.rewrite import Table
 from ci.pipeline.parse import parse_all
 from ci.pipeline.plan import CONTEXT, event_of
+from ci.settings import plugin_variables
 from ci.spec import JobSpec
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -379,3 +380,27 @@ def test_backslashes_are_taken_as_the_originals_substitution_takes_them() -> Non
     step = jobs(text, ".drone.yml", "drone", "push", {})[0].steps[1]
     assert step.commands[0].startswith(r"sed s/a/b/c\d/ ")
     assert step.commands[1] == "tab\there"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("[${DRONE_TAG}, latest]", "v1,latest"),
+        ("[${DRONE_TAG:-a, b}, latest]", "v1,latest"),
+        ("{a: ${DRONE_TAG}}", '{"a":"v1"}'),
+        ("v-${DRONE_TAG##v}", "v-1"),
+        ("${DRONE_TAG: 0:1}", "v1"),
+        ("'it is ${DRONE_TAG}: #1'", "it is v1: #1"),
+    ],
+)
+def test_references_mean_nothing_to_yaml(value: str, text: str) -> None:
+    """The originals fill them in before they read the file."""
+    found = jobs(D.format(f"settings: {{tags: {value}}}"), ".drone.yml", "drone", "tag", {"tag": "v1"})
+    assert plugin_variables(found[0].steps[1].settings, {}) in ({"PLUGIN_TAGS": text}, {"PLUGIN_TAGS": "v"})
+
+
+def test_a_file_with_the_characters_of_the_shelter_is_read_as_it_stands() -> None:
+    text = D.format("commands: ['\uf5d0 ${DRONE_TAG}']")
+    assert (
+        jobs(text, ".drone.yml", "drone", "tag", {"tag": "v1"})[0].steps[1].commands[0].startswith("\uf5d0 ")
+    )

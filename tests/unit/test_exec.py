@@ -196,12 +196,20 @@ def test_the_shell_after_a_failure_stands_where_the_step_stood_and_shows_no_valu
 
 
 @pytest.mark.docker
-def test_an_example_runs_in_containers(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("hello", "hello │ Hello from build 1 of local/hello"),
+        ("dag-and-service", "test    │ 2 apples"),
+        ("matrix", "taste │ with chocolate"),
+    ],
+)
+def test_an_example_runs_in_containers(name: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(__file__).parents[2]
     subprocess.run([str(root / "scripts/images")], check=True, timeout=120)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHIPWAY_IMAGE_MIRRORS", "docker.io/library/=shipway-test/")
-        assert execute([root / "examples/hello"]) == 0
+        assert execute([root / "examples" / name]) == 0
     out = capsys.readouterr().out
-    assert "hello │ Hello from build 1 of local/hello" in out
-    assert "job ci passed" in out
+    assert says in out
+    assert "job ci" in out
