@@ -192,7 +192,8 @@ class Trigger:
         for _ in range(_TRIES):
             number = await self._store.read(lambda connection: builds.next_number(connection, repo_id))
             plain = await self._store.read(lambda connection: variables.of_repo(connection, repo))
-            previous = await self._store.read(lambda c: builds.before(c, repo_id, plan.event.branch))
+            look = partial(builds.before, repo_id=repo_id, number=number, branch=plan.event.branch)
+            previous = await self._store.read(look)
             context = replace(
                 self._context(plan, repo, number), variables=plain, previous=self._previous(repo, previous)
             )

@@ -52,6 +52,10 @@ class Made:
     left: tuple[int, ...] = ()  #: numbers of older builds that go on: side effects have started in them
 
 
+#: Builds of a repo among which the one before another is looked for.
+_LOOKED_BACK = 500
+
+
 class NumberTaken(Exception):
     """Somebody made a build meanwhile: compile again with the next number."""
 
@@ -140,11 +144,13 @@ def older_unfinished(connection: Connection, newer: Build) -> list[Build]:
     return many(connection, Build, select(BUILD).where(*older, of_kind, same).order_by(BUILD.c.id))
 
 
-def before(connection: Connection, repo_id: int, branch: str) -> Build | None:
-    """The newest build of any kind that is of the branch, or of a pull request to it."""
+def before(connection: Connection, repo_id: int, number: int, branch: str) -> Build | None:
+    """The newest build before `number` that is of the branch, or of a pull request to it; not one that lies
+    further back than people look."""
     name = BUILD.c.event["branch"].as_string()
-    mine = select(BUILD).where(BUILD.c.repo_id == repo_id, name == branch)
-    return one(connection, Build, mine.order_by(BUILD.c.id.desc()).limit(1))
+    is_near = (BUILD.c.number < number, BUILD.c.number >= number - _LOOKED_BACK)
+    mine = select(BUILD).where(BUILD.c.repo_id == repo_id, *is_near, name == branch)
+    return one(connection, Build, mine.order_by(BUILD.c.number.desc()).limit(1))
 
 
 def newest_of_branch(connection: Connection, repo_id: int, branch: str) -> Build | None:
