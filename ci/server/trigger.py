@@ -343,7 +343,8 @@ def _stored(files: Mapping[str, str]) -> tuple[str, str]:
     """(name, text) of a build's config: one file as it is, several as JSON under their folder's name."""
     if len(files) == 1:
         return next(iter(files.items()))
-    return (".ci/", json.dumps(dict(files))) if files else ("", "")
+    folder = next(iter(files)).rpartition("/")[0] if files else ""
+    return (f"{folder}/", json.dumps(dict(files))) if files else ("", "")
 
 
 # --- reruns, approvals, builds that take the place of others ---------------------------------------------
