@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +30,8 @@ def pytest_configure() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if any("test_corpus" in report.nodeid for report in terminalreporter.stats.get("passed", [])):
+        terminalreporter.write_line(f"corpus: {_corpus()}")
     for report in _forbidden(terminalreporter):
         terminalreporter.write_line(f"SKIPPED, and may not be: {report.nodeid}: {report.longrepr}", red=True)
 
@@ -37,6 +42,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and _forbidden(reporter) and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _corpus() -> str:
+    """How many public files of each dialect are accepted and refused."""
+    text = (Path(__file__).parent / "corpus/expect.tsv").read_text()
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    counts = Counter((row["dialect"], row["expect"]) for row in rows)
+    return ", ".join(f"{dialect} {count} {word}" for (dialect, word), count in sorted(counts.items()))
 
 
 def _forbidden(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:

@@ -3,7 +3,6 @@ same."""
 
 from __future__ import annotations
 
-import collections
 import csv
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,8 +55,6 @@ def test_each_file_is_accepted_or_refused_as_it_is_expected() -> None:
         if found != row["expect"]:
             wrong.append((row["file"], found))
     assert wrong == []
-    counts = collections.Counter((row["dialect"], row["expect"]) for row in ROWS)
-    print(*(f"{dialect}: {count} {word}" for (dialect, word), count in sorted(counts.items())), sep="; ")
 
 
 @pytest.mark.parametrize(
