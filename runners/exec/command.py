@@ -22,6 +22,7 @@ from ci.spec import JobSpec
 from ci.status import Status, of_build
 from ci.waits import Standing
 from runners.engine_choice import load_engine, open_janitor
+from runners.engines.settings import DockerSettings
 from runners.exec import cut, local_job
 from runners.exec.cut import Cut
 from runners.exec.screen import seconds
@@ -193,7 +194,9 @@ class _Runner:
             print(f"job {job.name}")
         engine = load_engine(self._engine, self._environ)(self._folder_of_engine)
         janitor = open_janitor(self._engine, self._folder_of_engine, self._environ)
-        holding = ShellOnFail(engine) if self._has_shell and sys.stdin.isatty() else engine
+        settings = DockerSettings.load(self._environ)
+        has_shell = self._has_shell and sys.stdin.isatty()
+        holding = ShellOnFail(engine, settings) if has_shell else engine
         end = await local_job.run(job, self._folder, holding, janitor, self._secrets)
         reason = f": {end.reason}" if end.reason else ""
         print(f"job {job.name} {end.status.word} in {seconds(end.after_seconds)}{reason}", flush=True)

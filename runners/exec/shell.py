@@ -13,15 +13,17 @@ from ci.registries import Login
 from ci.shell import is_exportable, unfit
 from ci.spec import JobSpec, Ready, StepKind, StepSpec
 from ci.status import Outcome
-from runners.engines import sandbox
+from runners.engines import images, sandbox
 from runners.engines.base import NO_LOGINS, Engine, Exit, Launch, Owner
+from runners.engines.settings import DockerSettings
 
 
 class ShellOnFail:
     """An engine that opens a shell after each step of commands that failed. For a person at a terminal."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, settings: DockerSettings) -> None:
         self._engine = engine
+        self._mirrors = settings.image_mirrors
         self._job: JobSpec | None = None
         self._owner: Owner | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -59,12 +61,13 @@ class ShellOnFail:
     def _open(self, launch: Launch) -> None:
         assert self._job is not None and self._owner is not None, "it was prepared"
         print(f"\n{launch.step.name} failed; this is a shell in its image. `exit` goes on.", flush=True)
-        command = command_of(launch, self._job, self._owner)
+        image = images.mirrored(launch.step.image, self._mirrors)
+        command = command_of(launch, self._job, self._owner, image)
         # Values go by the environment of the client: no list of processes shows them.
         subprocess.run(command, env={**os.environ, **_passed(launch)}, check=False, stdin=sys.stdin)
 
 
-def command_of(launch: Launch, job: JobSpec, owner: Owner) -> list[str]:
+def command_of(launch: Launch, job: JobSpec, owner: Owner, image: str) -> list[str]:
     """The client's command line; it holds names of variables, and no values."""
     name, step = sandbox.name_of(owner), launch.step
     labels = [
@@ -75,7 +78,7 @@ def command_of(launch: Launch, job: JobSpec, owner: Owner) -> list[str]:
         *("docker", "run", "--rm", "-it", "--network", name, *labels, *variables),
         *("-v", f"{name}:{job.workspace}", "-w", step.directory or job.directory),
         *(("-u", step.user) if step.user else ()),
-        *("--entrypoint", sandbox.shell_of(step), step.image),
+        *("--entrypoint", sandbox.shell_of(step), image),
     ]
 
 

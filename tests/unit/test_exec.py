@@ -189,7 +189,7 @@ def test_the_shell_after_a_failure_stands_where_the_step_stood_and_shows_no_valu
         mark_token="",
         output=None,  # type: ignore[arg-type]
     )
-    command = shell.command_of(launch, job, owner)
+    command = shell.command_of(launch, job, owner, "x")
     text = " ".join(command)
     assert " -e TOKEN -v " in text and "s3cr3t" not in text and "DOCKER_HOST" not in text
     assert text.endswith(" -w /w/src -u 7 --entrypoint /bin/sh x")
