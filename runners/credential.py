@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 from collections.abc import Mapping
@@ -61,12 +62,16 @@ def load(settings: RunnerSettings) -> Credential | None:
 
 
 def register(settings: RunnerSettings, code: str) -> Credential:
-    """Trade the one-time code for a credential, and keep it. Waits for a server that does not answer yet."""
+    """Trade the one-time code for a credential, and keep it. Waits for a server that does not answer yet.
+
+    The credential is made here, so that the same request may be repeated when its answer was lost.
+    """
     body = {
         "code": code,
         "name": settings.name,
         "labels": settings.all_labels,
         "capacity": settings.capacity,
+        "credential": f"runner_{secrets.token_urlsafe(32)}",
     }
     url = f"{settings.server}/api/runners/register"
     with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=not settings.is_server_on_loopback) as client:

@@ -63,6 +63,7 @@ class Registration(BaseModel):
     name: Annotated[str, Field(max_length=200)]
     labels: Annotated[dict[str, str], Field(default_factory=dict, max_length=100)]
     capacity: int
+    credential: Annotated[str, Field(default="", max_length=100, repr=False)]
 
 
 class _Closing(Exception):
@@ -105,6 +106,7 @@ class RunnerDoor:
                 labels=registration.labels,
                 capacity=registration.capacity,
                 now=now,
+                credential=registration.credential,
             )
             return runner_id, credential, meta.server_id(connection, now)
 

@@ -403,6 +403,9 @@ class Registration(BaseModel):
     name: str
     labels: dict[str, str]
     capacity: int
+    credential: str = Field(
+        default="", description="made by the runner, so that it may ask again; left out: the server makes it"
+    )
 
 
 class RegistrationAnswer(BaseModel):

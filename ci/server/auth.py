@@ -11,6 +11,7 @@ import getpass
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -200,6 +201,11 @@ def _digest(password: str, salt: bytes) -> bytes:
 def new_token(prefix: str = "shipway") -> str:
     """A credential to be shown once; only its `token_hash` is kept."""
     return f"{prefix}_{secrets.token_urlsafe(32)}"
+
+
+def is_token(text: str, prefix: str) -> bool:
+    """Whether it looks like one of `new_token`; for what a peer made for itself."""
+    return re.fullmatch(rf"{re.escape(prefix)}_[A-Za-z0-9_-]{{43}}", text) is not None
 
 
 def token_hash(token: str) -> str:

@@ -28,12 +28,15 @@ class Registrar:
             201,
             {"runner": 7, "name": "r", "server": "aa", "credential": "the-credential"},
         )
+        self.lost_answers = 0
         registrar = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 assert self.path == "/api/runners/register"
                 registrar.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                if len(registrar.bodies) <= registrar.lost_answers:
+                    return  # the connection ends without a word
                 code, body = registrar.answer
                 self.send_response(code)
                 self.end_headers()
@@ -78,6 +81,16 @@ def test_a_code_is_traded_once_for_a_credential_that_only_its_owner_reads(
         "yes",
     )
     assert "the-credential" not in repr(got)
+
+
+def test_a_registration_is_repeated_with_the_same_credential_when_its_answer_is_lost(
+    registrar: Registrar, tmp_path: Path
+) -> None:
+    registrar.lost_answers = 2
+    credential.register(settings(registrar.url, tmp_path), "one-time")
+    first, *others = registrar.bodies
+    assert first["credential"].startswith("runner_")
+    assert others == [first, first]
 
 
 def test_a_refused_code_keeps_nothing_and_says_the_servers_words(

@@ -163,6 +163,29 @@ async def test_a_code_registers_one_runner_once(world: World) -> None:
     assert "make a new one on the page Runners" in again.json()["message"]
 
 
+async def test_a_registration_whose_answer_was_lost_may_be_repeated_by_the_same_runner(world: World) -> None:
+    body = {"code": await world.code(), "name": "a", "labels": {}, "capacity": 1}
+    mine = {**body, "credential": "runner_" + "m" * 43}
+    first, again = await world.post(mine), await world.post(mine)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json() == again.json()
+    assert first.json()["credential"] == mine["credential"]
+    other = await world.post({**body, "credential": "runner_" + "o" * 43})
+    assert other.json()["code"] == "forbidden"
+
+
+@pytest.mark.parametrize(
+    "credential", ["runner_short", "x", "runner_" + "a" * 42 + "!", "runner_" + "a" * 43 + "\n"]
+)
+async def test_a_credential_that_may_be_guessed_is_refused_and_spends_nothing(
+    world: World, credential: str
+) -> None:
+    body = {"code": await world.code(), "name": "a", "labels": {}, "capacity": 1}
+    refused = await world.post({**body, "credential": credential})
+    assert refused.json()["code"] == "invalid"
+    assert (await world.post(body)).status_code == 201
+
+
 async def test_a_refused_registration_does_not_spend_its_code(world: World) -> None:
     code = await world.code()
     await world.register("a")

@@ -18,16 +18,31 @@ MAX_CAPACITY = 1000
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?\Z")
 
 
-def register(
-    connection: Connection, *, code: str, name: str, labels: Mapping[str, str], capacity: int, now: float
+def register(  # noqa: PLR0913 - each is a column of the runner
+    connection: Connection,
+    *,
+    code: str,
+    name: str,
+    labels: Mapping[str, str],
+    capacity: int,
+    now: float,
+    credential: str = "",
 ) -> tuple[int, str]:
-    """Spend a code for (runner id, credential); only the credential's hash is kept."""
+    """Spend a code for (runner id, credential); only the credential's hash is kept.
+
+    A runner that made its credential itself may ask again when the answer was lost: nothing more is spent.
+    """
+    known = by_credential(connection, credential) if credential else None
+    if known is not None and known.id is not None:
+        return known.id, credential
+    if credential and not auth.is_token(credential, "runner"):
+        raise Invalid("a runner's own credential is `runner_` and 43 random letters of base64url")
     if not _NAME.match(name):
         raise Invalid(f"{name!r} cannot be a runner's name: letters, digits, `-`, `_` and `.`, at most 64")
     if not 1 <= capacity <= MAX_CAPACITY:
         raise Invalid(f"the capacity of a runner is 1 to {MAX_CAPACITY} jobs, not {capacity}")
     codes.use_code(connection, codes.RUNNER, code, now)
-    credential = auth.new_token("runner")
+    credential = credential or auth.new_token("runner")
     runner = Runner(
         name=name,
         token_hash=auth.token_hash(credential),
