@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from ci.errors import Conflict, Invalid, NotFound
 from ci.server import queue
 from ci.server.models import Attempt, Build, Repo, Step
-from ci.server.store import views
+from ci.server.store import configs, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildRow, BuildView, Filter, JobView
 from web.build_page import is_only_failed, step_base
@@ -106,7 +106,7 @@ async def _whole(call: Call) -> dict[str, Any]:
         return {
             **_build(call, view.repo, view.build),
             "problems": view.build.problems,
-            "config_file": view.build.config_file,
+            "config_file": configs.name(view.build.config_file),
             "cancel_reason": view.build.cancel_reason,
             "needs_approval": view.build.needs_approval,
             "rerun_of": view.rerun_of.number if view.rerun_of else None,

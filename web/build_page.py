@@ -18,7 +18,7 @@ from ci.server.lifecycle import VERDICTS
 from ci.server.logs import LogKey
 from ci.server.models import Attempt, Job, Step
 from ci.server.queue import Wait
-from ci.server.store import builds, views
+from ci.server.store import configs, views
 from ci.server.store.database import Connection
 from ci.server.store.views import BuildView, JobView
 from ci.status import Outcome, Status
@@ -142,6 +142,7 @@ class BuildPage:
             waits=_waits(waits, view),
             unknown=[job.job for job in view.jobs if job.job.status == Status.UNKNOWN.value],
             sources=_sources(view),
+            config_name=configs.name(view.build.config_file),
             may_run=call.may(Action.RUN),
             may_approve=call.may(Action.APPROVE),
             question=question,
@@ -381,7 +382,7 @@ class Source:
 
 
 def _sources(view: BuildView) -> list[Source]:
-    files = builds.config_files(view.build)
+    files = configs.files(view.build)
     found = []
     for problem in view.build.problems:
         lines = files.get(problem["file"], "").split("\n")

@@ -284,6 +284,7 @@ class RepoSettings(BaseModel):
     is_enabled: bool = Field(description="false: deliveries are kept, and build nothing")
     is_superseding: bool = Field(description="a newer build of the same ref cancels the older")
     builds_merge: bool = Field(description="pull requests are built merged with their target branch")
+    lends_files: bool = Field(description="private, and other repos of its owner may include its files")
     trusts_network: bool = Field(description="its files may ask for dns, extra_hosts, network_mode")
     trusts_volumes: bool = Field(description="... for folders and devices of the machine, tmpfs, memory")
     trusts_security: bool = Field(description="... for privileged containers")
@@ -299,6 +300,7 @@ class RepoSettingsBody(BaseModel):
     is_enabled: bool | None = None
     is_superseding: bool | None = None
     builds_merge: bool | None = None
+    lends_files: bool | None = None
     trusts_network: bool | None = Field(default=None, description="for a server admin, as the two below")
     trusts_volumes: bool | None = None
     trusts_security: bool | None = None

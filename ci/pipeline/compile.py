@@ -11,6 +11,7 @@ from ci.environ import Context
 from ci.errors import ConfigError, Problem
 from ci.event import Event
 from ci.pipeline import job_graph, operators, substitute
+from ci.pipeline.includes import Library, is_included
 from ci.pipeline.job_compiler import Build, Compiled, PipelineCompiler, wrong
 from ci.pipeline.matrix import MAX_CELLS
 from ci.pipeline.model import Pipeline
@@ -24,9 +25,17 @@ __all__ = ["Compiled", "SecretUse", "build_jobs", "compile_pipeline", "compile_p
 
 
 def build_jobs(
-    files: Mapping[str, str], event: Event, context: Context, *, dialect: str = "", is_local: bool = False
+    files: Mapping[str, str],
+    event: Event,
+    context: Context,
+    *,
+    missing: Mapping[str, str] | None = None,
+    dialect: str = "",
+    is_local: bool = False,
 ) -> Compiled:
     """The jobs of a build: one job a cell of each pipeline, in the order of the file names.
+
+    `files` hold what they include too, by `Include.name`; `missing` says why one of those is not there.
 
     Raises ConfigError with the problems of all files.
     """
@@ -35,7 +44,8 @@ def build_jobs(
             "there is no pipeline file at this commit; add .ci.yml, or .ci/ with a file for each pipeline"
         )
         raise ConfigError([Problem(message=message)])
-    pipelines, problems = _parsed(files, event, dialect)
+    library = Library(texts={k: v for k, v in files.items() if is_included(k)}, missing=missing or {})
+    pipelines, problems = _parsed(files, library, event, dialect)
     if problems:
         raise ConfigError(problems)
     return compile_pipelines(pipelines, event, context, is_local=is_local)
@@ -46,12 +56,17 @@ def compile_pipeline(pipeline: Pipeline, event: Event, context: Context) -> Comp
     return compile_pipelines([pipeline], event, context)
 
 
-def _parsed(files: Mapping[str, str], event: Event, dialect: str) -> tuple[list[Pipeline], list[Problem]]:
+def _parsed(
+    files: Mapping[str, str], library: Library, event: Event, dialect: str
+) -> tuple[list[Pipeline], list[Problem]]:
     pipelines: list[Pipeline] = []
     problems: list[Problem] = []
-    for file, text in sorted(files.items(), key=lambda item: (name_of(item[0]), item[0])):
+    own = [(file, text) for file, text in files.items() if file not in library.texts]
+    for file, text in sorted(own, key=lambda item: (name_of(item[0]), item[0])):
         try:
-            pipelines += parse_all(text, file=file, variables=event.variables, dialect=dialect)
+            pipelines += parse_all(
+                text, file=file, variables=event.variables, dialect=dialect, library=library
+            )
         except ConfigError as error:
             problems += error.problems
     return pipelines, problems

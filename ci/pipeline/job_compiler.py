@@ -83,8 +83,7 @@ class Build:
 
 
 def wrong(pipeline: Pipeline, mark: Mark, message: str) -> ConfigError:
-    problem = Problem(message=message, file=pipeline.file, line=mark.line, column=mark.column)
-    return ConfigError([problem])
+    return ConfigError([mark.problem(pipeline.file, message)])
 
 
 @dataclass(frozen=True, kw_only=True)

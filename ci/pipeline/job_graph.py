@@ -44,7 +44,7 @@ def _problems(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> list[Problem
 
 
 def _problem(pipeline: Pipeline, mark: Mark, message: str) -> Problem:
-    return Problem(message=message, file=pipeline.file, line=mark.line, column=mark.column)
+    return mark.problem(pipeline.file, message)
 
 
 def left_out(pipelines: Sequence[Pipeline], reasons: Mapping[str, str]) -> dict[str, str]:

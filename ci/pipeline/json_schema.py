@@ -109,6 +109,9 @@ def _list_or_map(one: dict[str, Any]) -> dict[str, Any]:
 def _with_map(shape: Shape) -> dict[str, Any]:
     """A short form, or the map of a section."""
     section = _MAPS.get(shape)
+    if shape is Shape.INCLUDES:
+        one = [_TEXT, _ref(schema.INCLUDE)]
+        return {"anyOf": [*one, {"type": "array", "items": {"anyOf": one}}]}
     return {"anyOf": [_TEXT, _ref(section)]} if section else _ANYTHING
 
 

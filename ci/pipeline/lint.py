@@ -29,6 +29,7 @@ def lint(
     as_json: Annotated[bool, typer.Option("--json", help="Print the problems as one JSON list.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A warning fails like an error.")] = False,
     dialect: Annotated[str, typer.Option(help=DIALECT_HELP)] = "",
+    lender: Annotated[list[str] | None, typer.Option(metavar="REPO=FOLDER", help=local.LENDER_HELP)] = None,
 ) -> int:
     """Check pipeline files: every problem at once, with its line and column.
 
@@ -36,7 +37,8 @@ def lint(
     """
     local.check_dialect(dialect)
     files = [file for path in paths or [Path(".")] for file in local.find(path)]
-    found = [check(file, dialect) for file in files]
+    lenders = local.lenders(lender or ())
+    found = [check(file, dialect, lenders) for file in files]
     problems = [problem for each in found for problem in each.problems]
     problems += _between([pipeline for each in found for pipeline in each.pipelines])
     if as_json:
@@ -55,13 +57,13 @@ class Checked:
     problems: tuple[Problem, ...] = ()
 
 
-def check(path: Path, dialect: str = "") -> Checked:
+def check(path: Path, dialect: str = "", lenders: local.Lenders | None = None) -> Checked:
     if path.is_dir():
         message = f"there is no pipeline file in this folder; looked for: {lookup.PLACES}"
         return Checked(problems=(Problem(message=message, file=str(path)),))
     try:
-        file = local.read(path, dialect)
-        found = parse_all(file.source, file=file.name, dialect=file.dialect)
+        file = local.read(path, dialect, lenders)
+        found = parse_all(file.source, file=file.name, dialect=file.dialect, library=file.library)
     except ConfigError as error:
         return Checked(problems=error.problems)
     except OSError as error:

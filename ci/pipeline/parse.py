@@ -12,6 +12,7 @@ from ci.pipeline.containers import read_clones, read_services, read_steps
 from ci.pipeline.dialects import Dialect, dialect_of
 from ci.pipeline.environment import read_environment
 from ci.pipeline.fields import Fields, Reader
+from ci.pipeline.includes import Library, filled
 from ci.pipeline.model import Container, FromSecret, Need, Pipeline, When
 from ci.pipeline.needs import check_graph, read_needs
 from ci.pipeline.problems import Problems, shown
@@ -36,12 +37,17 @@ def parse(
 
 
 def parse_all(
-    source: str | bytes, *, file: str = ".ci.yml", variables: Collection[str] = (), dialect: str = ""
+    source: str | bytes,
+    *,
+    file: str = ".ci.yml",
+    variables: Collection[str] = (),
+    dialect: str = "",
+    library: Library | None = None,
 ) -> tuple[Pipeline, ...]:
     """The pipelines in `source`, at least one, in file order.
 
     `variables` are names that the event brings, for `${NAME}`; `dialect` is the name of one, empty: by the
-    file's name.
+    file's name; `library` holds the files that it includes.
 
     Raises ConfigError with every problem, in file order.
     """
@@ -49,8 +55,9 @@ def parse_all(
     spoken = dialect_of(file, dialect)
     found = []
     for node in spoken.translate(yaml.load_all(source, problems, spoken.rules), problems):
-        pipeline = _Parser(problems, file, variables, spoken).pipeline(node)
-        _check_size(pipeline, node, len(source), problems)
+        whole, size = filled(node, problems, library or Library())
+        pipeline = _Parser(problems, file, variables, spoken).pipeline(whole)
+        _check_size(pipeline, whole, len(source) + size, problems)
         found.append(pipeline)
     problems.raise_errors()
     assert found, "a file without a pipeline has an error"

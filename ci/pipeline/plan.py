@@ -41,6 +41,7 @@ def plan(  # noqa: PLR0913 - each is an option of the command line
     cron: Annotated[str, typer.Option(help="The name of the schedule, of the event `cron`.")] = "",
     fork: Annotated[bool, typer.Option("--fork", help="A pull request from a fork.")] = False,
     dialect: Annotated[str, typer.Option(help=DIALECT_HELP)] = "",
+    lender: Annotated[list[str] | None, typer.Option(metavar="REPO=FOLDER", help=local.LENDER_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the jobs as a runner gets them.")] = False,
 ) -> int:
     """Show what an event would start: jobs, steps, what is left out and why.
@@ -58,7 +59,8 @@ def plan(  # noqa: PLR0913 - each is an option of the command line
         is_from_fork=fork,
     )
     try:
-        compiled = compiled_from(local.read_all(paths or [], _checked(dialect)), happened, CONTEXT)
+        files = local.read_all(paths or [], _checked(dialect), local.lenders(lender or ()))
+        compiled = compiled_from(files, happened, CONTEXT)
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(f"{problem}", err=True)
@@ -105,7 +107,11 @@ def compiled_from(
     for file in files:
         try:
             pipelines += parse_all(
-                file.source, file=file.name, variables=event.variables, dialect=file.dialect
+                file.source,
+                file=file.name,
+                variables=event.variables,
+                dialect=file.dialect,
+                library=file.library,
             )
         except ConfigError as error:
             problems += error.problems

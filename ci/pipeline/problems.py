@@ -17,10 +17,21 @@ _SUGGESTION_CHOICES = 500
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a file; both count from 1."""
+    """A place in a file; line and column count from 1. `file`: where it is not the one that is read."""
 
     line: int = 1
     column: int = 1
+    file: str = ""
+
+    def problem(self, file: str, message: str, *, is_warning: bool = False) -> Problem:
+        """Here, in `file` if the mark names none."""
+        return Problem(
+            message=message,
+            file=self.file or file,
+            line=self.line,
+            column=self.column,
+            is_warning=is_warning,
+        )
 
 
 @dataclass(kw_only=True)
@@ -29,29 +40,35 @@ class Problems:
 
     file: str
     found: list[Problem] = field(default_factory=list)
-    _errors: int = 0
+    errors: int = 0  #: how many of them are no warnings
 
     @property
     def has_errors(self) -> bool:
-        return self._errors > 0
+        return self.errors > 0
 
     @property
     def is_full(self) -> bool:
         return len(self.found) >= MAX_PROBLEMS
 
     def error(self, mark: Mark, message: str) -> None:
-        self._errors += 1
+        self.errors += 1
         self._add(mark, message, is_warning=False)
 
     def warn(self, mark: Mark, message: str) -> None:
         self._add(mark, message, is_warning=True)
 
     def _add(self, mark: Mark, message: str, *, is_warning: bool) -> None:
-        if self.is_full and (is_warning or self._errors > 1):
+        if self.is_full and (is_warning or self.errors > 1):
             return
-        problem = Problem(
-            message=message, file=self.file, line=mark.line, column=mark.column, is_warning=is_warning
-        )
+        self._keep(mark.problem(self.file, message, is_warning=is_warning))
+
+    def take(self, other: Problems) -> None:
+        """Those of a file that this one includes."""
+        for problem in other.in_order:
+            self.errors += not problem.is_warning
+            self._keep(problem)
+
+    def _keep(self, problem: Problem) -> None:
         if problem not in self.found:
             self.found.append(problem)
 
@@ -65,7 +82,12 @@ class Problems:
 
     @property
     def in_order(self) -> tuple[Problem, ...]:
-        return tuple(sorted(self.found, key=lambda problem: (problem.line, problem.column)))
+        """Of the file first, then of each that it includes."""
+
+        def place(problem: Problem) -> tuple[bool, str, int, int]:
+            return (problem.file != self.file, problem.file, problem.line, problem.column)
+
+        return tuple(sorted(self.found, key=place))
 
     @property
     def warnings(self) -> tuple[Problem, ...]:

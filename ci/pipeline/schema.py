@@ -48,7 +48,7 @@ class Shape(StrEnum):
     CONCURRENCY = "number, group, or map"
     PULL = "true, false or one word"
     INPUTS = "map"
-    INCLUDES = "list of maps"
+    INCLUDES = "path, map, or a list of them"
     BACKEND = "map"
     ANYTHING = "anything"
 
@@ -145,7 +145,7 @@ PIPELINE = _section(
         "Secrets that hold a Docker `config.json` with the credentials of registries.",
     ),
     _key("inputs", Shape.INPUTS, "Values that a person gives to a build by hand; see [Inputs](#inputs)."),
-    _later("include", "Parts of other files.", Shape.INCLUDES),
+    _key("include", Shape.INCLUDES, "Files with parts of the pipeline; see [Include](#include)."),
     Key(
         name="runs_on",
         shape=Shape.WORDS,
@@ -383,9 +383,15 @@ INPUT = _section(
     _key("required", Shape.FLAG, "`true`: a build by hand needs one, if it has no default."),
     _key("description", Shape.TEXT, "What it is for."),
 )
+INCLUDE = _section(
+    "an include",
+    _key("file", Shape.TEXT, "The path of the file from the root of its repo.", is_required=True),
+    _key("repo", Shape.TEXT, "`OWNER/NAME` of another repo of this server; without it, the same repo."),
+    _key("commit", Shape.TEXT, "The full id of a commit of that repo: 40 digits."),
+)
 SECTIONS = (
     *(PIPELINE, STEP, SERVICE, CONDITION, PATTERNS, EVENTS, PATHS, MATRIX, NEED, RETRY, READY),
-    *(VOLUME, MOUNT, CLONE, WORKSPACE, CONCURRENCY, INPUT),
+    *(VOLUME, MOUNT, CLONE, WORKSPACE, CONCURRENCY, INPUT, INCLUDE),
 )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ci import environ, graph, rights
-from ci.errors import ConfigError, Problem
+from ci.errors import ConfigError
 from ci.pipeline import slug, substitute
 from ci.pipeline.containers import IMAGE
 from ci.pipeline.matrix import Cell
@@ -310,8 +310,7 @@ class StepCompiler:
         return value
 
     def _refuse(self, mark: Mark, message: str) -> None:
-        file = self._pipeline.file
-        raise ConfigError([Problem(message=message, file=file, line=mark.line, column=mark.column)])
+        raise ConfigError([mark.problem(self._pipeline.file, message)])
 
 
 def _node(item: Container) -> str:

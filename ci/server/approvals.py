@@ -19,8 +19,9 @@ from ci.server.auth import Action, Actor
 from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
 from ci.server.forges.directory import Forges
+from ci.server.includes import Includes
 from ci.server.models import Approval, Build, Job, Repo
-from ci.server.store import approvals, attempts, audit, builds, jobs, repos
+from ci.server.store import approvals, attempts, audit, builds, configs, jobs, repos
 from ci.server.store.database import Connection, Store
 from ci.status import Status
 
@@ -109,6 +110,7 @@ class Approvals:
         self._bus = bus
         self._clock = clock
         self._forges = forges
+        self._includes = Includes(store, forges)
         self._read: dict[tuple[int, str], Mapping[str, str]] = {}  #: pipeline files by repo and commit
 
     # --- the decision -----------------------------------------------------------------------------
@@ -155,7 +157,7 @@ class Approvals:
         base, old = await self._base(repo, event, found)
         files: tuple[FileChange, ...] = ()
         if base:
-            files = await asyncio.to_thread(_changes, old, builds.config_files(build))
+            files = await asyncio.to_thread(_changes, old, configs.files(build))
         return Question(
             why=found.why,
             stranger=first.sender,
@@ -172,7 +174,7 @@ class Approvals:
             moved=found.moved,
             changed_files=event.changed_files,
             base=base,
-            files=files or _changes({}, builds.config_files(build)),
+            files=files or _changes({}, configs.files(build)),
         )
 
     async def decision(self, build_id: int) -> Approval | None:
@@ -183,7 +185,7 @@ class Approvals:
         if found.base is not None:
             sha = str(found.base.event.get("after", ""))
             words = f"{event.branch} as of build {found.base.number} ({sha[:7]})"
-            return words, builds.config_files(found.base)
+            return words, configs.files(found.base)
         if found.target_sha is None:
             return "", {}
         key = (repo.id or 0, found.target_sha)
@@ -193,7 +195,9 @@ class Approvals:
             )
             try:
                 async with asyncio.timeout(FORGE_SECONDS):
-                    self._read[key] = await self._forges.of(repo).read_config(repo, head)
+                    own = await self._forges.of(repo).read_config(repo, head)
+                    included = await self._includes.read(repo, head, own)
+                    self._read[key] = {**own, **included.texts}
             except (ShipwayError, TimeoutError):
                 return "", {}
             if len(self._read) > _MAX_KEPT:

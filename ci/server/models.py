@@ -128,6 +128,7 @@ class Repo(SQLModel, table=True):
     timeout_minutes: int = 60  #: of a job that names none, and the most that one may name
     is_superseding: bool = False  #: a newer build of the same ref or pull request cancels the older
     builds_merge: bool = False  #: pull requests are built merged, not at their head
+    lends_files: bool = False  #: private, and other repos of its owner may include its files
     approval: str = "forks"  #: what waits for an approval: "forks" or "pull_requests"
     keep_builds_days: int = 0  #: 0: for ever
     keep_logs_days: int = 0

@@ -270,9 +270,7 @@ def _withheld(use: SecretUse) -> Problem:
 
 
 def _problem(use: SecretUse, sentence: str, *, is_warning: bool = False) -> Problem:
-    return Problem(
-        message=sentence, file=use.file, line=use.mark.line, column=use.mark.column, is_warning=is_warning
-    )
+    return use.mark.problem(use.file, sentence, is_warning=is_warning)
 
 
 def _note(connection: Connection, actor: Actor, place: str, action: str, name: str, now: float) -> None:

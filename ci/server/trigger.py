@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ci.environ import Context, Previous
@@ -14,14 +13,26 @@ from ci.errors import ConfigError, Conflict, Invalid, NotFound, Problem, Unavail
 from ci.event import Event, Kind
 from ci.pipeline import lookup
 from ci.pipeline.compile import SecretUse, build_jobs
+from ci.pipeline.includes import is_included
 from ci.server import approvals
 from ci.server.auth import Actor
 from ci.server.bus import Bus, job_topics
 from ci.server.clock import Clock
 from ci.server.forges.directory import Forges
+from ci.server.includes import Includes
 from ci.server.models import Build, Job, PullRequest, Repo
 from ci.server.secrets import Secrets
-from ci.server.store import attempts, audit, builds, jobs, pull_requests, repo_settings, repos, variables
+from ci.server.store import (
+    attempts,
+    audit,
+    builds,
+    configs,
+    jobs,
+    pull_requests,
+    repo_settings,
+    repos,
+    variables,
+)
 from ci.server.store.builds import Made, NewBuild
 from ci.server.store.database import Connection, Store
 from ci.spec import JobSpec
@@ -73,6 +84,7 @@ class _Plan:
     event: Event
     files: Mapping[str, str]
     config_problem: str = ""
+    missing: Mapping[str, str] = field(default_factory=dict)  #: files that cannot be included, and why
     inbox_id: int | None = None
     event_index: int = 0
     again: _Again | None = None
@@ -91,6 +103,7 @@ class Trigger:
         self._bus = bus
         self._clock = clock
         self._forges = forges
+        self._includes = Includes(store, forges)
         self._secrets = secrets
         self._url = url
         self.privileged_plugins: tuple[str, ...] = ()  #: images, as an administrator has set them
@@ -139,7 +152,7 @@ class Trigger:
         by_whom = {"sender": who.name, "sender_key": ""}
         plan = _Plan(
             event=Event.model_validate(build.event).model_copy(update=by_whom),
-            files=builds.config_files(build),
+            files=configs.files(build),
             config_problem="" if build.config else build.reason,
             again=_Again(build=build, who=who, kept=passed),
         )
@@ -167,7 +180,7 @@ class Trigger:
         return replace(await self._read(event, repo), inbox_id=origin.inbox_id, event_index=origin.index)
 
     async def _read(self, event: Event, repo: Repo) -> _Plan:
-        """The plan of an event, with its pipeline files. Raises Unavailable."""
+        """The plan of an event, with its pipeline files and what they include. Raises Unavailable."""
         files: Mapping[str, str] = {}
         problem = ""
         try:
@@ -176,7 +189,10 @@ class Trigger:
             raise
         except Invalid as error:
             problem = str(error)
-        return _Plan(event=event, files=files, config_problem=problem)
+        library = await self._includes.read(repo, event, files)
+        return _Plan(
+            event=event, files={**files, **library.texts}, config_problem=problem, missing=library.missing
+        )
 
     async def _made(self, plan: _Plan, repo: Repo, origin: Origin | None) -> Made | str:
         """One at a time in a repo, so that the ref that keeps a build's commit is that build's."""
@@ -261,14 +277,14 @@ class Trigger:
         problems = [Problem(message=failed)] if failed else []
         if not failed:
             try:
-                compiled = build_jobs(files, plan.event, context)
+                compiled = build_jobs(files, plan.event, context, missing=plan.missing)
             except ConfigError as error:
                 problems, failed = list(error.problems), _summary(error.problems)
             else:
                 if not compiled.jobs:
                     return f"no build: {compiled.skipped}"
                 specs, problems, uses = compiled.jobs, list(compiled.warnings), compiled.secrets
-        name, text = _stored(files)
+        name, text = configs.stored(*_told_apart(files))
         new = NewBuild(
             repo_id=repo.id or 0,
             number=context.number,
@@ -332,19 +348,19 @@ def _no_config(repo: Repo) -> str:
     return f"the commit has no {repo.config_path}" if repo.config_path else _NO_CONFIG
 
 
+def _told_apart(files: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Pipeline files, and those that they include."""
+    found: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    for name, text in files.items():
+        found[is_included(name)][name] = text
+    return found
+
+
 def _summary(problems: tuple[Problem, ...]) -> str:
     errors = [problem for problem in problems if not problem.is_warning]
     first = str(errors[0]) if errors else "the pipeline file cannot be used"
     more = len(errors) - 1
     return f"{first} (and {more} more {'problem' if more == 1 else 'problems'})" if more > 0 else first
-
-
-def _stored(files: Mapping[str, str]) -> tuple[str, str]:
-    """(name, text) of a build's config: one file as it is, several as JSON under their folder's name."""
-    if len(files) == 1:
-        return next(iter(files.items()))
-    folder = next(iter(files)).rpartition("/")[0] if files else ""
-    return (f"{folder}/", json.dumps(dict(files))) if files else ("", "")
 
 
 # --- reruns, approvals, builds that take the place of others ---------------------------------------------

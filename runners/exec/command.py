@@ -60,16 +60,19 @@ def execute(  # noqa: PLR0913 - each is an option of the command line
     ] = False,
     engine: Annotated[str, typer.Option(help="What runs containers.")] = "docker",
     dialect: Annotated[str, typer.Option(help=DIALECT_HELP)] = "",
+    lender: Annotated[list[str] | None, typer.Option(metavar="REPO=FOLDER", help=local.LENDER_HELP)] = None,
 ) -> int:
     """Run the working tree's pipelines on this machine, without a server.
 
     The exit code is the build's: 0 passed, 1 failed, 2 the files cannot be used, 3 the machine failed.
     """
     local.check_dialect(dialect)
+    lenders = local.lenders(lender or ())
     folder = _folder(paths)
     values = _secrets(secret or [])
     try:
-        compiled = _compiled(paths, folder, event, branch, tag, variable or [], dialect)
+        files = local.read_all(paths or [], dialect, lenders)
+        compiled = _compiled(files, folder, event, branch, tag, variable or [])
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(str(problem), err=True)
@@ -94,14 +97,8 @@ def _folder(paths: Sequence[Path] | None) -> Path:
     return (named[0] if named else Path()).resolve()
 
 
-def _compiled(  # noqa: PLR0913 - options of the command line
-    paths: list[Path] | None,
-    folder: Path,
-    event: str,
-    branch: str,
-    tag: str,
-    variables: list[str],
-    dialect: str,
+def _compiled(
+    files: list[local.PipelineFile], folder: Path, event: str, branch: str, tag: str, variables: list[str]
 ) -> Compiled:
     known = facts(folder)
     known["branch"] = branch or known.get("branch", "main")
@@ -109,7 +106,7 @@ def _compiled(  # noqa: PLR0913 - options of the command line
         event, **{**known, "branch": known["branch"]}, tag=tag, variables=plan.pairs(variables)
     )
     context = replace(plan.CONTEXT, name=folder.name or "repo", clone_depth=1)
-    return plan.compiled_from(local.read_all(paths or [], dialect), happened, context, is_local=True)
+    return plan.compiled_from(files, happened, context, is_local=True)
 
 
 def _secrets(given: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ci.errors import Invalid
 from ci.pipeline import lookup
-from ci.server.forges.config_files import read_config
+from ci.server.forges.config_files import read_config, read_file
 
 NO_SHA = "0" * 40
 BUILD_REFS = "refs/shipway/builds"
@@ -203,6 +203,10 @@ class Bare:
     async def config_files(self, sha: str, config_path: str = "") -> dict[str, str]:
         """The pipeline files of a commit; empty if there is none. Raises Invalid (config_files.py)."""
         return await read_config(_CommitTree(self, sha), config_path)
+
+    async def file(self, sha: str, path: str) -> str | None:
+        """One file of a commit; None where there is none. Raises Invalid (config_files.py)."""
+        return await read_file(_CommitTree(self, sha), path)
 
 
 class _CommitTree:

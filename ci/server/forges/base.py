@@ -159,6 +159,10 @@ class Forge(ABC):
         """Pipeline files by name, empty if the commit has none. Raises Invalid for unusable ones."""
 
     @abstractmethod
+    async def read_file(self, repo: Repo, sha: str, path: str) -> str | None:
+        """A file of a commit; None where there is none. Raises Invalid for what is no text or too big."""
+
+    @abstractmethod
     async def tip(self, repo: Repo, ref: str) -> str | None:
         """The id of what the full ref points at now (of a branch: a commit); None where there is none."""
 
@@ -236,3 +240,7 @@ class Cloned(Forge):
     async def read_config(self, repo: Repo, event: Event) -> dict[str, str]:
         update = Update(ref=event.ref, before=event.before, after=event.after)
         return await (await self.objects(repo, update)).config_files(event.after, repo.config_path)
+
+    async def read_file(self, repo: Repo, sha: str, path: str) -> str | None:
+        bare = await self.objects(repo, Update(ref="", before="0" * len(sha), after=sha))
+        return await bare.file(sha, path)

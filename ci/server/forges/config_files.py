@@ -32,6 +32,16 @@ async def read_config(tree: Tree, config_path: str = "") -> dict[str, str]:
     return {}
 
 
+async def read_file(tree: Tree, path: str) -> str | None:
+    """One file of the commit; None where it is none. Raises Invalid for what is no text or too big."""
+    sizes = await tree.sizes(path.rpartition("/")[0])
+    if path not in sizes:
+        return None
+    if sizes[path] > MAX_CONFIG_BYTES:
+        raise Invalid(f"it has {sizes[path]:,} bytes; at most {MAX_CONFIG_BYTES:,}")
+    return _text(path, await tree.read(path))
+
+
 def _check(folder: str, sizes: Mapping[str, int]) -> None:
     if len(sizes) > MAX_CONFIG_FILES:
         raise Invalid(f"{folder}/ holds {len(sizes)} pipeline files; at most {MAX_CONFIG_FILES}")

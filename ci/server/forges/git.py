@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ci.errors import Forbidden, Invalid, ShipwayError, Unavailable
+from ci.errors import Forbidden, Invalid, NotFound, ShipwayError, Unavailable
 from ci.server.forges.address import Addresses
 from ci.server.forges.bare import NO_SHA, Bare, GitFailed
 from ci.server.forges.base import Cloned, Delivery, parse_push
@@ -32,6 +32,8 @@ FETCH_SECONDS = 300.0
 PROTOCOLS = ("http", "https")
 #: User and password for a repo's server; None: as anybody.
 LoginOf = Callable[[Repo], tuple[str, str] | None]
+#: What git's own server says of a commit that it does not have.
+_NO_COMMIT = "not our ref"
 #: What git says when a server refuses it, or would be told more.
 _WANTS_LOGIN = ("could not read Username", "could not read Password", "Authentication failed", "error: 403")
 
@@ -101,10 +103,10 @@ class PlainGit(Cloned):
 
     async def objects(self, repo: Repo, update: Update) -> Bare:
         bare = await self._cache(repo)
-        await self._have(bare, repo, update.after, update.ref)
+        await self._have(bare, repo, update.after, update.ref or None)
         if update.before != NO_SHA:
             # Only the list of changed files needs it, and says "unknown" without.
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(Unavailable, NotFound):
                 await self._have(bare, repo, update.before, None)
         return bare
 
@@ -148,6 +150,8 @@ class PlainGit(Cloned):
                 error = failed
             if await bare.commit_of(sha) is not None:
                 return
+        if ref is None and error is not None and _NO_COMMIT in str(error):
+            raise NotFound(f"it has no commit {sha[:10]}")
         raise _problem(repo, error or f"it has no commit {sha[:10]} any more")
 
     async def _config(self, repo: Repo) -> dict[str, str]:

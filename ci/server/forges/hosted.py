@@ -11,7 +11,7 @@ from ci.errors import Unavailable
 from ci.event import Event, Kind
 from ci.server.forges.bare import MAX_MESSAGE_BYTES
 from ci.server.forges.base import CommitFacts, Forge, RepoFacts
-from ci.server.forges.config_files import read_config
+from ci.server.forges.config_files import read_config, read_file
 from ci.server.forges.news import BRANCH, TAG, News, PullRequestNews, Push, ReleaseNews, Update
 from ci.server.forges.payload import clean
 from ci.server.models import Repo
@@ -154,6 +154,9 @@ class Hosted(Forge):
     async def read_config(self, repo: Repo, event: Event) -> dict[str, str]:
         """At the commit that is built: of a fork's pull request too, which waits for an approval anyway."""
         return await read_config(_Tree(self.api(repo), repo.forge_key, event.sha), repo.config_path)
+
+    async def read_file(self, repo: Repo, sha: str, path: str) -> str | None:
+        return await read_file(_Tree(self.api(repo), repo.forge_key, sha), path)
 
     async def tip(self, repo: Repo, ref: str) -> str | None:
         return await self.api(repo).ref(repo.forge_key, ref)

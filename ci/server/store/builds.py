@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,17 +117,6 @@ def _row(new: NewBuild, now: float) -> Build:
         created_at=now,
         finished_at=now if new.status.is_terminal else None,
     )
-
-
-def config_files(build: Build) -> dict[str, str]:
-    """The stored pipeline files by name: one file, or a folder of them as JSON."""
-    if not build.config_file.endswith("/"):
-        return {build.config_file: build.config} if build.config_file else {}
-    try:
-        found = json.loads(build.config)
-    except ValueError:
-        return {}
-    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
 
 
 def older_unfinished(connection: Connection, newer: Build) -> list[Build]:

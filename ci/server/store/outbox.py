@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select, update
 
 from ci.server.models import Outbox
+from ci.server.store import configs
 from ci.server.store.repos import WITH_STATUSES
 from ci.server.store.tables import BUILD, JOB, OUTBOX, REPO, add, many
 from ci.status import Status, of_build
@@ -40,7 +41,7 @@ def tell(connection: Connection, build_id: int, now: float) -> None:
         return
     standings = _standings(connection, build_id)
     if not standings:  # a build without jobs ended at once
-        name = row.config_file.strip("./").removesuffix(".yml").removesuffix(".yaml") or "ci"
+        name = configs.name(row.config_file).strip("./").removesuffix(".yml").removesuffix(".yaml") or "ci"
         standings = {name: _Standing(state=Status(row.status), description=row.reason)}
     for pipeline, standing in standings.items():
         new = Outbox(

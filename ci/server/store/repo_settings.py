@@ -15,7 +15,7 @@ from ci.spec import Trust
 
 #: Only a server admin changes these.
 TRUST = tuple(f"trusts_{right}" for right in SWITCHES)
-FLAGS = ("is_private", "is_enabled", "is_superseding", "builds_merge", *TRUST)
+FLAGS = ("is_private", "is_enabled", "is_superseding", "builds_merge", "lends_files", *TRUST)
 #: The least and the most of each number.
 _NUMBERS = {
     "timeout_minutes": (1, 7 * 24 * 60),
